@@ -1,0 +1,219 @@
+"""The one stream of events that a build tells, and the only source of whatever shows a build.
+
+The live table, plain lines, `--json` and every later report are functions of this stream: nothing else
+about a build is kept for display. Events are frozen; each carries the run it belongs to, a monotonic time
+(seconds, for durations) and a wall-clock time (RFC 3339, for people). `Stream` stamps and distributes them.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import ClassVar
+
+SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning or goes; a new field or a new event does not raise it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What every event carries. `time_s` is monotonic seconds, `at` an RFC 3339 time in UTC."""
+
+    name: ClassVar[str] = "event"
+    run_id: str = ""
+    time_s: float = 0.0
+    at: str = ""
+
+    def as_record(self) -> dict[str, object]:
+        """A flat mapping for a JSON line: the schema version and the event's name, then its fields.
+
+        Bytes (the output of actions) become text with undecodable bytes as lone surrogates escaped
+        by `json` itself, so that no byte is lost.
+        """
+        record: dict[str, object] = {"schema": SCHEMA_VERSION, "event": self.name}
+        for key, value in asdict(self).items():
+            record[key] = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+        return record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildStarted(Event):
+    """The first event of a run: how much there is to do and who may do it."""
+
+    name: ClassVar[str] = "build_started"
+    rakefile: str
+    actions: int
+    sets: int
+    hosts: tuple[str, ...]
+    embedded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReady(Event):
+    """A host answered the first exchange and may be asked for quotes."""
+
+    name: ClassVar[str] = "host_ready"
+    host: str
+    slots: int
+    server_version: str
+    isolation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLeftOut(Event):
+    """A host is no longer asked: `reason` says what happened (unresolvable, refused, silent, lost)."""
+
+    name: ClassVar[str] = "host_left_out"
+    host: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetStarted(Event):
+    """An action set begins; `index` counts from 0 in file order."""
+
+    name: ClassVar[str] = "set_started"
+    index: int
+    set_name: str
+    actions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionQueued(Event):
+    """An action is ready to run and waits for a host or a local place."""
+
+    name: ClassVar[str] = "action_queued"
+    action: int
+    set_name: str
+    line: int
+    command: str
+    remote: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteReceived(Event):
+    """One host's answer to a cost request. `price` is None when it declined, and `reason` says why."""
+
+    name: ClassVar[str] = "quote_received"
+    action: int
+    host: str
+    price: float | None
+    seconds: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionPlaced(Event):
+    """The auction is over: this host won the action at this price ("local" for an action that runs here)."""
+
+    name: ClassVar[str] = "action_placed"
+    action: int
+    host: str
+    price: float | None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionPhase(Event):
+    """An action moved on: `phase` is sending, queued, running or receiving. CPU in seconds, memory in bytes."""
+
+    name: ClassVar[str] = "action_phase"
+    action: int
+    host: str
+    phase: str
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRetried(Event):
+    """The farm lost or refused an action; it is bid for again. Never the command's own failure."""
+
+    name: ClassVar[str] = "action_retried"
+    action: int
+    host: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionOutput(Event):
+    """What an action wrote, whole, bytes unchanged. Emitted just before its ActionFinished.
+
+    Larger outputs arrive as several events in order, never interleaved with another action's.
+    """
+
+    name: ClassVar[str] = "action_output"
+    action: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionFinished(Event):
+    """The end of an action. `outcome` is succeeded, failed (it ran), or not_run (the farm could not).
+
+    `detail` reads "exit status 1", "killed by signal 9 (SIGKILL)", "missing required file x.h", …
+    Times are seconds, sizes bytes; `outputs` are the installed paths.
+    """
+
+    name: ClassVar[str] = "action_finished"
+    action: int
+    host: str
+    outcome: str
+    detail: str = ""
+    exit_status: int | None = None
+    elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """One line for the user: `level` is info, warning or error."""
+
+    name: ClassVar[str] = "notice"
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildFinished(Event):
+    """The last event of a run. `not_started` counts actions of sets that were never begun."""
+
+    name: ClassVar[str] = "build_finished"
+    exit_status: int
+    succeeded: int
+    failed: int
+    not_started: int
+    elapsed_s: float
+    interrupted: bool = False
+
+
+Consumer = Callable[[Event], None]
+
+
+class Stream:
+    """Stamps events with run and time and hands each to every consumer, one event at a time.
+
+    Safe from any thread: a consumer never runs twice at once and sees events in one order.
+    """
+
+    def __init__(self, run_id: str, consumers: list[Consumer]) -> None:
+        self._run_id = run_id
+        self._consumers = consumers
+        self._lock = threading.RLock()
+
+    def emit(self, *events: Event) -> None:
+        """Hand the events on, with nothing of another thread's between them."""
+        with self._lock:
+            for event in events:
+                object.__setattr__(event, "run_id", self._run_id)
+                object.__setattr__(event, "time_s", time.monotonic())
+                object.__setattr__(event, "at", datetime.now(UTC).isoformat(timespec="milliseconds"))
+                for consumer in self._consumers:
+                    consumer(event)
