@@ -7,7 +7,7 @@ about a build is kept for display. Events are frozen; each carries the run it be
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -210,6 +210,10 @@ class Stream:
 
     def emit(self, *events: Event) -> None:
         """Hand the events on, with nothing of another thread's between them."""
+        self.emit_each(events)
+
+    def emit_each(self, events: Iterable[Event]) -> None:
+        """As `emit`, for events that are made one at a time because all together they are too large."""
         with self._lock:
             for event in events:
                 object.__setattr__(event, "run_id", self._run_id)

@@ -1,0 +1,6 @@
+#include "hello.h"
+
+long square(int number)
+{
+    return (long)number * number;
+}

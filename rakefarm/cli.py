@@ -1,0 +1,210 @@
+"""The commands: `rakefarm`, `rakeserver` and `rake-p`. The only module that knows both client and server."""
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from rakefarm import __version__
+from rakefarm.config import ClientSettings, ConfigError, load_settings
+from rakefarm.exitcodes import ExitStatus
+from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
+
+FALLBACKS = ("next", "local", "never")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`rakefarm COMMAND …`; answers the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="rakefarm", description="Compile and link across every idle core of a lab, placed by live cost quotes."
+    )
+    parser.add_argument("--version", action="version", version=f"rakefarm {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    builder = commands.add_parser("build", help="run a Rakefile (also called rake-p)")
+    _add_build_arguments(builder)
+    builder.set_defaults(run=_build)
+    server = commands.add_parser("serve", help="run a server (also called rakeserver)")
+    _add_serve_arguments(server)
+    server.set_defaults(run=_serve)
+    return _run(parser, arguments)
+
+
+def build_main(arguments: Sequence[str] | None = None) -> int:
+    """`rake-p`; answers the exit status."""
+    parser = argparse.ArgumentParser(prog="rake-p", description="Run a Rakefile on the farm.")
+    parser.add_argument("--version", action="version", version=f"rake-p {__version__}")
+    _add_build_arguments(parser)
+    parser.set_defaults(run=_build)
+    return _run(parser, arguments)
+
+
+def serve_main(arguments: Sequence[str] | None = None) -> int:
+    """`rakeserver`; answers the exit status."""
+    parser = argparse.ArgumentParser(prog="rakeserver", description="Run commands for the clients of the farm.")
+    _add_serve_arguments(parser)
+    parser.set_defaults(run=_serve)
+    return _run(parser, arguments)
+
+
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(ExitStatus.USAGE)
+    run: Callable[[argparse.Namespace, Mapping[str, str]], int] = options.run
+    try:
+        return int(run(options, os.environ))
+    except ConfigError as error:
+        return _complain(parser.prog, str(error))
+    except KeyboardInterrupt:
+        return int(ExitStatus.INTERRUPTED)
+    except Exception:
+        return _report_fault(parser.prog)
+
+
+def _complain(program: str, text: str) -> int:
+    print(f"{program}: error: {text}", file=sys.stderr)
+    return int(ExitStatus.USAGE)
+
+
+def _report_fault(program: str) -> int:
+    """A fault of ours: the traceback goes to a file, one line to the user."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="rakefarm-fault-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        file.write(f"rakefarm {__version__}, Python {sys.version}\n{traceback.format_exc()}")
+    error = sys.exc_info()[1]
+    print(
+        f"{program}: this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}",
+        file=sys.stderr,
+    )
+    return int(ExitStatus.INTERNAL)
+
+
+# --- rakefarm serve -------------------------------------------------------------------------------------
+
+
+def _add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    from rakefarm.server.options import add_arguments
+
+    add_arguments(parser)
+
+
+def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm import logs
+    from rakefarm.server.listener import serve
+    from rakefarm.server.options import settings_from
+
+    settings = settings_from(options, environ)
+    logs.configure(settings.verbose)
+    return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
+
+
+# --- rakefarm build -------------------------------------------------------------------------------------
+
+
+def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rakefile", nargs="?", metavar="FILE", help="the Rakefile (default: Rakefile)")
+    parser.add_argument("-f", "-r", "--file", metavar="FILE", help="the same, as an option")
+    parser.add_argument("-C", "--directory", metavar="DIR", help="change to DIR first")
+    parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
+    parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
+    parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
+    parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
+    parser.add_argument("--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it")
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="when to use colour")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write events as JSON lines to FILE or standard output"
+    )
+    parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
+
+
+def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.build import build
+    from rakefarm.client.plain import OutputClosedError, ViewError
+    from rakefarm.client.rakefile import read_rakefile
+    from rakefarm.client.rakefile_model import RakefileError
+    from rakefarm.client.view import open_view
+    from rakefarm.embedded import EmbeddedFailed, embedded_farm
+
+    settings = _client_settings(options, environ)
+    if options.directory is not None:
+        try:
+            os.chdir(options.directory)
+        except OSError as error:
+            raise ConfigError(f"-C {options.directory}: {error.strerror}") from error
+    if options.rakefile and options.file:
+        raise ConfigError(f"two Rakefiles are named, {options.file} and {options.rakefile}; name one")
+    try:
+        rakefile = read_rakefile(options.file or options.rakefile or "Rakefile")
+        hosts = _choose_hosts(settings, rakefile.hosts, rakefile.port)
+    except RakefileError as error:
+        return _complain("rakefarm", str(error))
+    except HostSyntaxError as error:
+        raise ConfigError(f"hosts: {error}") from error
+    if options.dry_run:
+        from rakefarm.client.preview import preview
+
+        return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs))
+    try:
+        with open_view(
+            options.progress,
+            options.color,
+            options.verbose,
+            options.json,
+            environ,
+            sys.stdout.buffer,
+            sys.stderr.buffer,
+        ) as view:
+            return build(
+                rakefile,
+                hosts,
+                settings,
+                environ,
+                [view],
+                keep_going=options.keep_going,
+                embedded=lambda: embedded_farm(environ, settings.jobs),
+            )
+    except OutputClosedError:
+        # Whoever read our output is gone; the shell calls this status of a writer 128 + SIGPIPE.
+        return 141
+    except ViewError as error:
+        return _complain("rakefarm", str(error))
+    except EmbeddedFailed as error:
+        print(f"rakefarm: error: {error}", file=sys.stderr)
+        return int(ExitStatus.FARM_FAILED)
+
+
+def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> ClientSettings:
+    settings = load_settings(ClientSettings, "client.toml", options.config, environ)
+    changes: dict[str, object] = {}
+    jobs = options.jobs or environ.get("RAKEFARM_JOBS")
+    if jobs is not None:
+        if not (jobs.isascii() and jobs.isdecimal() and 0 < int(jobs) <= 4096):
+            raise ConfigError(f"-j {jobs}: not a whole number from 1 to 4096")
+        changes["jobs"] = int(jobs)
+    fallback = options.fallback or environ.get("RAKEFARM_FALLBACK") or settings.fallback
+    if fallback not in FALLBACKS:
+        raise ConfigError(f"fallback {fallback!r}: choose one of {', '.join(FALLBACKS)}")
+    changes["fallback"] = fallback
+    given = options.hosts or environ.get("RAKEFARM_HOSTS")
+    if given:
+        changes["hosts"] = (given,)
+    elif settings.hosts:
+        # The Rakefile's own hosts come before the file's.
+        changes["hosts"] = ("", *settings.hosts)
+    return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _choose_hosts(settings: ClientSettings, named: tuple[Host, ...], port: int) -> tuple[Host, ...]:
+    """Option or variable before the Rakefile before the configuration. Raises HostSyntaxError."""
+    overriding = settings.hosts[:1] != ("",) and settings.hosts
+    if not overriding and named:
+        return named
+    listed = parse_host_list("\n".join(text for text in settings.hosts if text))
+    return tuple(with_default_port(host, port) for host in listed)

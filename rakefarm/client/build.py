@@ -1,0 +1,134 @@
+"""One build: from a parsed Rakefile and settings to an exit status."""
+
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+
+from rakefarm.client.dispatch import Dispatcher, Interrupted
+from rakefarm.client.farm import Farm
+from rakefarm.client.plan import Outcome, Plan
+from rakefarm.client.rakefile_model import Rakefile, locate
+from rakefarm.config import ClientSettings
+from rakefarm.events import BuildFinished, BuildStarted, Consumer, Notice, Stream
+from rakefarm.exitcodes import ExitStatus
+from rakefarm.hosts import Host
+
+EmbeddedFarm = Callable[[], AbstractContextManager[Host]]
+"""Starts a server on this machine for as long as the context lasts; only the command line knows how."""
+
+
+def build(
+    rakefile: Rakefile,
+    hosts: Sequence[Host],
+    settings: ClientSettings,
+    environ: Mapping[str, str],
+    consumers: list[Consumer],
+    *,
+    keep_going: bool,
+    embedded: EmbeddedFarm,
+) -> int:
+    """Run the whole of `rakefile` on `hosts`, or on an embedded farm when there are none and one is needed.
+
+    Answers the exit status. SIGINT and SIGTERM stop every command, here and on the servers, within two seconds.
+    """
+    stream = Stream(secrets.token_hex(8), consumers)
+    plan = Plan(rakefile, keep_going)
+    started = time.monotonic()
+    needs_farm = any(action.remote for action_set in rakefile.sets for action in action_set.actions)
+    interrupted = 0
+    with _signals_raise():
+        try:
+            if needs_farm and not hosts:
+                with embedded() as host:
+                    _run(plan, rakefile, [host], settings, environ, stream, embedded=True)
+            else:
+                _run(plan, rakefile, hosts if needs_farm else [], settings, environ, stream, embedded=False)
+        except Interrupted as interruption:
+            interrupted = interruption.number
+    status = _status(plan, interrupted)
+    if interrupted:
+        name = signal.Signals(interrupted).name
+        stream.emit(Notice(level="error", text=f"stopped by {name}; every command that was running has been killed"))
+    stream.emit(
+        BuildFinished(
+            exit_status=status,
+            succeeded=plan.count(Outcome.SUCCEEDED),
+            failed=plan.count(Outcome.FAILED) + plan.count(Outcome.NOT_RUN),
+            not_started=plan.not_started,
+            elapsed_s=time.monotonic() - started,
+            interrupted=bool(interrupted),
+        )
+    )
+    return status
+
+
+def _run(
+    plan: Plan,
+    rakefile: Rakefile,
+    hosts: Sequence[Host],
+    settings: ClientSettings,
+    environ: Mapping[str, str],
+    stream: Stream,
+    embedded: bool,
+) -> None:
+    stream.emit(
+        BuildStarted(
+            rakefile=rakefile.path,
+            actions=plan.total,
+            sets=len(plan.sets),
+            hosts=tuple(host.address for host in hosts),
+            embedded=embedded,
+        )
+    )
+    for warning in rakefile.warnings:
+        stream.emit(Notice(level="warning", text=locate(rakefile.path, warning)))
+    if embedded:
+        stream.emit(
+            Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
+        )
+    farm = Farm(hosts, settings, environ, stream)
+    try:
+        farm.start()
+        Dispatcher(plan, farm, settings, environ, stream).run()
+    finally:
+        farm.close()
+
+
+def _status(plan: Plan, interrupted: int) -> ExitStatus:
+    if interrupted:
+        return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
+    if plan.count(Outcome.FAILED):
+        return ExitStatus.ACTION_FAILED
+    if plan.count(Outcome.NOT_RUN):
+        return ExitStatus.FARM_FAILED
+    return ExitStatus.OK
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """While this lasts, SIGINT and SIGTERM raise Interrupted in the main thread, once; a second one is ignored while
+    the first is being obeyed, which takes two seconds at most."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    obeying = False
+
+    def handle(number: int, _: object) -> None:
+        nonlocal obeying
+        if not obeying:
+            obeying = True
+            raise Interrupted(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+

@@ -1,0 +1,167 @@
+"""The hosts of a build: which can be asked, their idle links, what each has been sent.
+
+A host that fails is left out and warned about once. One that had been ready is tried again after a pause that
+doubles; one that never was is not. Links are kept, the one used last first, since it has the freshest offer.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rakefarm.client.link import HostFailed, Link, connect
+from rakefarm.config import ClientSettings
+from rakefarm.events import HostLeftOut, HostReady, Stream
+from rakefarm.hosts import Host
+
+FIRST_PAUSE_S = 2.0
+LONGEST_PAUSE_S = 60.0
+BANDWIDTH_FLOOR = 1e5
+START_BANDWIDTH = 1e8
+"""Bytes a second assumed until a transfer large enough to measure has been seen: a gigabit of Ethernet."""
+MEASURED_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Member:
+    """One host of the farm, guarded by the farm's lock."""
+
+    host: Host
+    slots: int = 0
+    idle: list[Link] = field(default_factory=list)
+    ready: bool = False
+    problem: str = ""
+    asked_again_at: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    sent: set[bytes] = field(default_factory=set)
+    bandwidth: float = START_BANDWIDTH
+
+    @property
+    def name(self) -> str:
+        """What the host is called in every message."""
+        return self.host.address
+
+    def transfer_seconds(self, digests: Mapping[bytes, int]) -> float:
+        """How long sending what it lacks would take, as far as we know: digests to sizes in bytes."""
+        lacking = sum(size for digest, size in digests.items() if digest not in self.sent)
+        return lacking / max(self.bandwidth, BANDWIDTH_FLOOR)
+
+    def note_sent(self, size: int, seconds: float) -> None:
+        """Learn the bandwidth from one transfer."""
+        if size >= MEASURED_BYTES and seconds > 0:
+            self.bandwidth += 0.3 * (size / seconds - self.bandwidth)
+
+
+class Farm:
+    """All hosts of one build. For any thread, except `start`."""
+
+    def __init__(
+        self, hosts: Sequence[Host], settings: ClientSettings, environ: Mapping[str, str], stream: Stream
+    ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._closed = False
+        self._in_use: set[Link] = set()
+        self.members = [Member(host) for host in hosts]
+
+    def start(self) -> None:
+        """Connect to every host at once; who doesn't answer is left out."""
+        threads = [threading.Thread(target=self._try_member, args=(member,)) for member in self.members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _try_member(self, member: Member) -> None:
+        link = self.checkout(member)
+        if link is not None:
+            self.give_back(member, link)
+
+    @property
+    def slots(self) -> int:
+        """Slots of all hosts that are ready; a limit of ours (`host/SLOTS`) counts where it is lower."""
+        return sum(min(member.slots, member.host.slots or member.slots) for member in self.members if member.ready)
+
+    def usable(self) -> list[Member]:
+        """Hosts that can be asked now, those whose pause is over included."""
+        now = time.monotonic()
+        return [
+            member
+            for member in self.members
+            if not member.problem or (member.ready and member.asked_again_at <= now)
+        ]
+
+    def checkout(self, member: Member) -> Link | None:
+        """An idle link to the host, or a new one; None when it fails, which is then left out."""
+        with self._lock:
+            if self._closed:
+                return None
+            if member.idle:
+                link = member.idle.pop()
+                self._in_use.add(link)
+                return link
+        try:
+            link = connect(member.host, self._environ, self._settings.connect_s)
+        except HostFailed as error:
+            self.leave_out(member, str(error))
+            return None
+        with self._lock:
+            if self._closed:
+                link.close()
+                return None
+            first = not member.ready
+            member.ready, member.problem, member.slots = True, "", link.welcome.slots
+            member.pause_s = FIRST_PAUSE_S
+            self._in_use.add(link)
+        if first:
+            welcome = link.welcome
+            self._stream.emit(
+                HostReady(
+                    host=member.name,
+                    slots=welcome.slots,
+                    server_version=welcome.software[:100],
+                    isolation=welcome.isolation[:100],
+                )
+            )
+        return link
+
+    def give_back(self, member: Member, link: Link) -> None:
+        """Keep a link for the next question."""
+        with self._lock:
+            self._in_use.discard(link)
+            if not self._closed:
+                member.idle.append(link)
+                return
+        link.close()
+
+    def discard(self, link: Link) -> None:
+        """Close a link that can't be used any more."""
+        with self._lock:
+            self._in_use.discard(link)
+        link.close()
+
+    def leave_out(self, member: Member, reason: str) -> None:
+        """The host failed: don't ask it for a while, or not at all if it never answered."""
+        with self._lock:
+            told = bool(member.problem) or self._closed
+            member.problem = reason
+            member.asked_again_at = time.monotonic() + member.pause_s
+            member.pause_s = min(member.pause_s * 2, LONGEST_PAUSE_S)
+            member.sent.clear()
+            idle, member.idle = member.idle, []
+        for link in idle:
+            link.close()
+        if not told:
+            self._stream.emit(HostLeftOut(host=member.name, reason=reason))
+
+    def close(self) -> None:
+        """Close every link, also those in use: their threads see the end at once, and the servers stop our commands."""
+        with self._lock:
+            self._closed = True
+            links = [*self._in_use, *(link for member in self.members for link in member.idle)]
+            for member in self.members:
+                member.idle.clear()
+        for link in links:
+            link.close()

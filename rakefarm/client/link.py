@@ -1,0 +1,222 @@
+"""One kept connection to a server: introduced, then asked for quotes and given actions, one thing at a time."""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rakefarm import __version__, transport
+from rakefarm.hosts import Host
+from rakefarm.transport import Lost, Transport
+from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role, State
+from rakefarm.wire.messages import (
+    PROTOCOL_NAME,
+    PROTOCOL_VERSIONS,
+    Ack,
+    Decline,
+    Done,
+    Error,
+    Hello,
+    Message,
+    Need,
+    Offer,
+    Quote,
+    QuoteRequest,
+    Welcome,
+)
+
+NONCE_BYTES = 32
+BEAT_S = 2.0
+MISSED_BEATS = 3
+"""So many missed PROGRESS messages in a row, and the server is lost."""
+
+
+class HostFailed(Exception):
+    """A host can't be used; the text says why, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a quote is for. Quotes are comparable, and a free one is usable, for equal requests."""
+
+    kind: str
+    needs: tuple[Need, ...]
+    input_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    offer: Offer
+    request: Request
+    until: float
+
+
+class Link:
+    """A connection to one host, past its first exchange. Not for two threads at once."""
+
+    def __init__(self, host: str, link: Transport, welcome: Welcome) -> None:
+        self.host = host
+        self.transport = link
+        self.welcome = welcome
+        self._held: _Held | None = None
+        self._asked: Request | None = None
+        self._asked_on_wire = False
+
+    # --- asking for a price ---------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> None:
+        """Begin to ask; `take_quote` has the answer. An offer that came with the last DONE for a like request, and still
+        holds, is the answer, without a message."""
+        self._asked = request
+        self._asked_on_wire = False
+        if self.transport.connection.state is State.READY:
+            self._ask_or_use_held()
+
+    def _ask_or_use_held(self) -> None:
+        assert self._asked is not None
+        if self._held is not None and (
+            self._held.until < time.monotonic()
+            or (self._held.request.kind, self._held.request.needs) != (self._asked.kind, self._asked.needs)
+        ):
+            self._held = None
+        if self._held is None:
+            self.transport.send(QuoteRequest(self._asked.kind, self._asked.needs, self._asked.input_bytes))
+            self._asked_on_wire = True
+
+    def take_quote(self, readable: bool) -> Offer | Decline | None:
+        """The answer, or None while there is none. `readable`: poll says that something came.
+
+        Raises Lost or a protocol error.
+        """
+        while True:
+            if not self._asked_on_wire and self._held is not None:
+                offer, self._held = self._held.offer, None
+                return offer
+            message = self.transport.receive_ready(readable)
+            readable = False
+            if message is None:
+                return None
+            match message:
+                case Done():
+                    self._settle(message)
+                    self._ask_or_use_held()
+                case Quote(offer):
+                    return offer
+                case Decline():
+                    return message
+                case _:
+                    raise refused(message)
+
+    def _settle(self, done: Done) -> None:
+        assert self._asked is not None
+        if done.offers and self._last is not None:
+            offer = done.offers[0]
+            self._held = _Held(offer, self._last, time.monotonic() + offer.valid_s / 2)
+
+    # --- an action ------------------------------------------------------------------------------------
+
+    _last: Request | None = None
+
+    def acknowledge(self, request: Request) -> None:
+        """End an action: everything arrived. The server's DONE, with its fresh offer, is read with the next quote, so
+        that it tidies up while we go on."""
+        self._last = request
+        self.transport.send(Ack())
+
+    def receive(self) -> Message:
+        """The next message; ERROR becomes an exception. Raises Lost or a protocol error."""
+        message = self.transport.receive()
+        if message is None:
+            raise Lost("the server closed the connection")
+        if isinstance(message, Error):
+            raise refused(message)
+        return message
+
+    def close(self) -> None:
+        """Leave; the server then frees what it holds for us."""
+        self.transport.close()
+
+
+def refused(message: Message) -> RemoteProtocolError | Lost:
+    """What a server's ERROR, or a message out of place, means for us."""
+    if isinstance(message, Error):
+        return Lost(f"the server gave up: {message.text}")
+    return RemoteProtocolError(f"{type(message).__name__} was not expected")
+
+
+def connect(host: Host, environ: Mapping[str, str], connect_s: float) -> Link:
+    """A new link to `host`, whose port is set. Raises HostFailed within about `connect_s` seconds for each address."""
+    assert host.port is not None
+    sock = _open(host, connect_s)
+    try:
+        transport.configure(sock)
+        sock.setblocking(True)
+        link = Transport(sock, Connection(Role.CLIENT))
+        link.set_timeout(connect_s)
+        welcome = _introduce(link, environ)
+        link.set_timeout(BEAT_S * MISSED_BEATS + 1.0)
+        return Link(host.address, link, welcome)
+    except (Lost, ProtocolError, OSError) as error:
+        sock.close()
+        silent = isinstance(error, Lost) and "no sign of life" in str(error)
+        text = f"it accepted the connection and did not answer within {connect_s:g} s" if silent else (
+            transport.explain(error)
+        )
+        raise HostFailed(text) from error
+
+
+def _open(host: Host, connect_s: float) -> socket.socket:
+    assert host.port is not None
+    try:
+        found = socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "no valid name"
+        raise HostFailed(f"the name can't be resolved: {reason}") from error
+    problem = "no address"
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(connect_s)
+        try:
+            sock.connect(address)
+            return sock
+        except TimeoutError:
+            problem = f"no answer within {connect_s:g} s"
+        except OSError as error:
+            problem = error.strerror or str(error)
+            if isinstance(error, ConnectionRefusedError):
+                problem = "connection refused; is rakeserver running there?"
+        sock.close()
+    raise HostFailed(problem)
+
+
+def _introduce(link: Transport, environ: Mapping[str, str]) -> Welcome:
+    user = environ.get("USER") or environ.get("LOGNAME") or str(os.getuid())
+    link.send(
+        Hello(
+            protocol=PROTOCOL_NAME,
+            versions=PROTOCOL_VERSIONS,
+            capabilities=(),
+            nonce=os.urandom(NONCE_BYTES),
+            client=f"{user}@{socket.gethostname()}"[:200].encode("utf-8", "replace").decode(),
+            software=__version__,
+        )
+    )
+    message = link.receive()
+    if message is None:
+        raise Lost("the server closed the connection")
+    if isinstance(message, Error):
+        raise Lost(message.text)
+    assert isinstance(message, Welcome)
+    if message.version not in PROTOCOL_VERSIONS or not 1 <= message.slots <= 65536:
+        raise RemoteProtocolError(f"the server chose version {message.version} and has {message.slots} slots")
+    return message
+
+
+def wait_readable(links: list[Link], deadline: float) -> set[int]:
+    """Descriptors with something to read, at the latest at `deadline` (monotonic seconds)."""
+    poller = select.poll()
+    for link in links:
+        poller.register(link.transport.socket, select.POLLIN)
+    return {descriptor for descriptor, _ in poller.poll(max(0.0, deadline - time.monotonic()) * 1000)}

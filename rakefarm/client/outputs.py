@@ -1,0 +1,174 @@
+"""Files that come back: confined to the working directory, whole or not at all.
+
+Each is written to an unnamed file (O_TMPFILE), which vanishes with us however we end, and gets its name only when
+everything of its action has arrived and every digest is right. A name that exists is replaced by rename.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rakefarm.wire.errors import Malformed, UnsafePath
+from rakefarm.wire.messages import Output
+from rakefarm.wire.paths import check_path, show
+
+EXECUTABLE = 0o100
+
+
+class OutputError(Exception):
+    """An output can't be written here; the text names it and says why."""
+
+
+@dataclass(slots=True)
+class _Incoming:
+    path: bytes
+    executable: bool
+    descriptor: int
+    name: bytes | None
+    size: int
+
+
+class Incoming:
+    """The outputs of one action attempt. Close it in the end, whatever happened; what isn't installed is gone then."""
+
+    def __init__(self) -> None:
+        self._files: list[_Incoming] = []
+
+    def receive(self, output: Output, receive_body: Callable[[Callable[[bytes], object]], None]) -> None:
+        """Take one output's body. Raises UnsafePath or Malformed (the server is not to be believed), OutputError."""
+        check_path(output.path)
+        if any(file.path == output.path for file in self._files):
+            raise UnsafePath(f"the output {show(output.path)} came twice")
+        file = self._open(output)
+        digest = hashlib.sha256()
+
+        def sink(data: bytes) -> None:
+            digest.update(data)
+            file.size += len(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file.descriptor, view) :]
+
+        try:
+            receive_body(sink)
+        except OSError as error:
+            raise OutputError(f"can't write {os.fsdecode(output.path)}: {error.strerror}") from error
+        if digest.digest() != output.sha256:
+            raise Malformed(f"the content of the output {show(output.path)} is not what its digest says")
+
+    def _open(self, output: Output) -> _Incoming:
+        directory = os.path.dirname(output.path) or b"."
+        while not os.path.isdir(directory):
+            directory = os.path.dirname(directory) or b"."
+        name = None
+        try:
+            try:
+                descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                    raise
+                descriptor, name = tempfile.mkstemp(prefix=b".rakefarm-", dir=directory)
+        except OSError as error:
+            place = os.path.join(os.getcwdb(), output.path)
+            raise OutputError(f"can't write {os.fsdecode(place)}: {error.strerror}") from error
+        file = _Incoming(output.path, bool(output.mode & EXECUTABLE), descriptor, name, 0)
+        self._files.append(file)
+        return file
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The names of what has arrived."""
+        return tuple(os.fsdecode(file.path) for file in self._files)
+
+    def install(self, skip: frozenset[str] = frozenset()) -> None:
+        """Give every file its name, except those in `skip`. Raises OutputError; files before it are then installed,
+        each whole."""
+        umask = current_umask()
+        for file in self._files:
+            if os.fsdecode(file.path) not in skip:
+                try:
+                    self._install(file, umask)
+                except OSError as error:
+                    raise OutputError(f"can't write {os.fsdecode(file.path)}: {error.strerror}") from error
+
+    def _install(self, file: _Incoming, umask: int) -> None:
+        parent = os.path.dirname(file.path)
+        if parent:
+            os.makedirs(parent, exist_ok=True)
+            top = os.path.realpath(b".")
+            inside = os.path.realpath(parent)
+            if os.path.commonpath([top, inside]) != top:
+                raise OutputError(f"can't write {os.fsdecode(file.path)}: a link leads out of the working directory")
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.lstat(file.path).st_mode):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        os.fchmod(file.descriptor, (0o777 if file.executable else 0o666) & ~umask)
+        if file.name is None:
+            self._link(file)
+        else:
+            os.replace(file.name, file.path)
+            file.name = None
+
+    def _link(self, file: _Incoming) -> None:
+        """Name an unnamed file: at once where the name is free, else beside it and then over it."""
+        source = b"/proc/self/fd/%d" % file.descriptor
+        try:
+            # The directory is not used for an absolute name, but with one given Python calls linkat(2), which follows.
+            os.link(source, file.path, src_dir_fd=file.descriptor, follow_symlinks=True)
+        except FileExistsError:
+            beside = os.path.join(os.path.dirname(file.path), b".rakefarm-%d-%d" % (os.getpid(), file.descriptor))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+            os.link(source, beside, src_dir_fd=file.descriptor, follow_symlinks=True)
+            os.replace(beside, file.path)
+
+    def close(self) -> None:
+        """Let go of everything; unnamed files vanish."""
+        for file in self._files:
+            os.close(file.descriptor)
+            if file.name is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(file.name)
+        self._files.clear()
+
+
+def current_umask() -> int:
+    """The process's file mode creation mask, from the kernel (reading it with umask(2) would change it)."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022
+
+
+class Claims:
+    """Which action of a set returned which path: the last in file order wins. For any thread."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def claim(self, action: int, paths: tuple[str, ...]) -> tuple[frozenset[str], list[str]]:
+        """The paths that `action` must not install, as a later action has, and all that somebody else had, too."""
+        lost, shared = [], []
+        with self._lock:
+            for path in paths:
+                owner = self._owners.get(path)
+                if owner is not None and owner != action:
+                    shared.append(path)
+                if owner is not None and owner > action:
+                    lost.append(path)
+                else:
+                    self._owners[path] = action
+        return frozenset(lost), shared
+
+    def clear(self) -> None:
+        """A new set begins."""
+        with self._lock:
+            self._owners.clear()

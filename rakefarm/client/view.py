@@ -1,0 +1,138 @@
+"""Chooses how a build is shown, and passes each event to every part that was chosen.
+
+    --progress auto   the live table when stderr is a terminal that can draw one, else plain lines
+               live   the same without asking CI; a stderr that is no terminal, or a dumb one, gets lines
+               plain  lines
+               none   only warnings, errors and failures
+    --json            lines of JSON on stdout, which then carries nothing else
+    --json=FILE       lines of JSON in a file, beside whatever is shown
+
+CI and TERM=dumb mean plain lines. NO_COLOR takes only the colour; FORCE_COLOR gives colour where no terminal
+is; of both NO_COLOR wins; `--color` always or never beats both.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from rakefarm.client.jsonlines import JsonLines
+from rakefarm.client.plain import Channel, OutputClosedError, PlainView, Stream, ViewError
+from rakefarm.events import Event
+
+__all__ = ["OutputClosedError", "View", "ViewError", "open_view"]
+
+JSON_ON_STDOUT = "-"
+"""The `json_target` of `--json` without a file."""
+
+
+class Part(Protocol):
+    """One way of showing a build."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class View:
+    """A consumer of events and a context manager. Calls must come one at a time, as `Stream` sees to.
+
+    A stream that fails raises `ViewError` (`OutputClosedError` for a broken pipe) once: out of the call whose
+    bytes were lost, or out of `close()`. Every part has seen the event by then, and the view stays usable.
+    """
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self._parts = parts
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        first: ViewError | None = None
+        for part in self._parts:
+            try:
+                part(event)
+            except ViewError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def close(self) -> None:
+        """Leave the terminal as it was found and close what was opened. Again does no harm."""
+        first: ViewError | None = None
+        for part in self._parts:
+            try:
+                part.close()
+            except ViewError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except ViewError:
+            if error is None:  # the first error wins
+                raise
+
+
+def open_view(
+    progress: str,
+    color: str,
+    verbose: int,
+    json_target: str | None,
+    environ: Mapping[str, str],
+    stdout: Stream,
+    stderr: Stream,
+) -> View:
+    """The view for these options; see the module's head. `json_target` is None, "-" for stdout, or a file.
+
+    The streams are file descriptors or file objects; an object without a descriptor needs a binary `write`
+    or a `buffer`. They are never closed. Raises `ViewError` when the file for JSON cannot be opened.
+    """
+    assert progress in ("auto", "live", "plain", "none"), progress
+    assert color in ("auto", "always", "never"), color
+    out, err = Channel("standard output", stdout), Channel("standard error", stderr)
+    parts: list[Part] = []
+    screen_out: Channel | None = out
+    if json_target == JSON_ON_STDOUT:
+        parts.append(JsonLines(out))
+        screen_out = None
+    elif json_target is not None:
+        parts.append(JsonLines.open(json_target))
+    colour = wants_colour(color, environ, err)
+    # Lines of JSON cannot share a terminal with a table.
+    drawable = screen_out is not None or not out.same_place(err)
+    if drawable and wants_table(progress, environ, err):
+        from rakefarm.client.live import LiveView  # rich takes 50 ms to import: only for a table
+
+        parts.append(LiveView(screen_out, err, verbose=verbose, colour=colour))
+    else:
+        quiet = progress == "none"
+        parts.append(PlainView(screen_out, err, verbose=verbose, quiet=quiet, colour=colour))
+    return View(tuple(parts))
+
+
+def is_dumb(environ: Mapping[str, str]) -> bool:
+    """The terminal cannot move its cursor."""
+    return environ.get("TERM", "").lower() in ("dumb", "unknown")
+
+
+def wants_table(progress: str, environ: Mapping[str, str], stderr: Channel) -> bool:
+    """Whether to draw a live table."""
+    if progress not in ("auto", "live") or not stderr.is_terminal() or is_dumb(environ):
+        return False
+    return progress == "live" or environ.get("CI", "").lower() in ("", "0", "false")
+
+
+def wants_colour(color: str, environ: Mapping[str, str], stderr: Channel) -> bool:
+    """Whether what we say ourselves is coloured. An empty variable counts as absent, as no-color.org says."""
+    if color != "auto":
+        return color == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return stderr.is_terminal() and not is_dumb(environ)

@@ -1,0 +1,152 @@
+"""Host lists: what a person writes to name the servers of a farm.
+
+The same grammar serves HOSTS lines, `--hosts`, `RAKEFARM_HOSTS` and the configuration files:
+
+    list   = entries separated by commas, blanks or newlines; `#` starts a comment to the end of the line
+    entry  = where [":" PORT] ["/" SLOTS]
+    where  = host name | IPv4 address | "[" IPv6 address "]"
+
+Pure text work: no name is looked up here. A name that passes is one the resolver can be asked for without a
+surprise (`getaddrinfo` raises UnicodeError, not OSError, for an empty or over-long label).
+"""
+
+import re
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
+
+MAX_PORT = 65535
+MAX_SLOTS = 4096
+MAX_NAME_LENGTH = 253  # RFC 1035, 2.3.4, without the root label
+
+_EXAMPLES = "for example lab1, lab1:6238, 192.0.2.7:6238, [::1]:6238 or lab1/4"
+_SEPARATORS = re.compile(r"[\s,]+")
+_ENTRY = re.compile(
+    r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^\[\]:/]*))(?P<colon>:(?P<port>[^:/]*))?(?P<slash>/(?P<slots>[^/]*))?"
+)
+_NAME = re.compile(r"\w(?:[\w-]{0,61}\w)?(?:\.\w(?:[\w-]{0,61}\w)?)*\.?")
+_V6 = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
+
+
+class HostSyntaxError(ValueError):
+    """A host entry is malformed. `str()` is one line: what is wrong, and what a right one looks like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One server: a name or address (IPv6 without its brackets), and what was written beside it.
+
+    `port` is None when none was named (the default applies); `slots`, when named, bounds how many actions
+    this client has there at once.
+    """
+
+    name: str
+    port: int | None = None
+    slots: int | None = None
+
+    @property
+    def address(self) -> str:
+        """`name:port`, with an IPv6 address in brackets; the name alone when no port is known."""
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        return name if self.port is None else f"{name}:{self.port}"
+
+
+def parse_host(text: str) -> Host:
+    """One entry, with blanks around it allowed. Raises HostSyntaxError."""
+    entry = text.strip()
+    if not entry:
+        raise HostSyntaxError(f"an empty host entry; write a host, {_EXAMPLES}")
+    if _SEPARATORS.search(entry):
+        raise _malformed(entry, "holds more than one entry, where one host is wanted")
+    if "[" not in entry and entry.count(":") > 1:
+        address, slash, rest = entry.partition("/")
+        if _is_v6(address):
+            raise HostSyntaxError(
+                f"{quoted(entry)}: an IPv6 address needs brackets: [{address}]{slash}{rest}, "
+                f"or [{address}]:6238 with a port"
+            )
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        raise _malformed(entry, "is not a host entry")
+    port: int | None = None
+    if match["colon"]:
+        port = parse_number(match["port"], MAX_PORT)
+        if port is None:
+            raise _malformed(entry, f"has a port that is not a number from 1 to {MAX_PORT}")
+    slots: int | None = None
+    if match["slash"]:
+        slots = parse_number(match["slots"], MAX_SLOTS)
+        if slots is None:
+            raise _malformed(entry, f"has slots that are not a number from 1 to {MAX_SLOTS}")
+    if match["v6"] is not None:
+        if not _is_v6(match["v6"]):
+            raise _malformed(entry, "has no IPv6 address between its brackets")
+        return Host(match["v6"], port, slots)
+    _check_name(entry, match["name"])
+    return Host(match["name"], port, slots)
+
+
+def parse_host_list(text: str) -> tuple[Host, ...]:
+    """All entries of a list, in order; an exact repetition is dropped. Raises HostSyntaxError.
+
+    A list without entries is empty, not an error.
+    """
+    hosts: dict[Host, None] = {}
+    for line in text.split("\n"):
+        for entry in _SEPARATORS.split(line.partition("#")[0]):
+            if entry:
+                hosts[parse_host(entry)] = None
+    return tuple(hosts)
+
+
+def with_default_port(host: Host, port: int) -> Host:
+    """The host itself when it names a port, else the same host at `port`."""
+    return host if host.port is not None else replace(host, port=port)
+
+
+def parse_number(text: str, largest: int) -> int | None:
+    """The decimal number from 1 to `largest` that `text` writes in ASCII digits, or None."""
+    # int() alone would take '1_0' and the digits of other scripts, and raises for thousands of digits.
+    digits = text.lstrip("0")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > len(str(largest)):
+        return None
+    number = int(digits)
+    return number if number <= largest else None
+
+
+def quoted(text: str, longest: int = 60) -> str:
+    """Text for an error message: in quotes, on one line, printable, and cut when it is long."""
+    return repr(text if len(text) <= longest else text[:longest] + "…")
+
+
+def _check_name(entry: str, name: str) -> None:
+    if not name:
+        raise _malformed(entry, "names no host")
+    if name.isascii() and name.isdecimal():
+        raise _malformed(entry, "is a number, not a host; a port follows its host and a colon")
+    if not name.strip("0123456789."):
+        try:
+            IPv4Address(name)
+        except ValueError:
+            raise _malformed(entry, "is not an IPv4 address") from None
+        return
+    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise _malformed(entry, "is not a host name")
+    if not name.isascii():
+        try:
+            name.encode("idna")
+        except UnicodeError:
+            raise _malformed(entry, "is not a host name") from None
+
+
+def _is_v6(text: str) -> bool:
+    if not _V6.fullmatch(text):
+        return False
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _malformed(entry: str, what: str) -> HostSyntaxError:
+    return HostSyntaxError(f"{quoted(entry)} {what}; write a host, {_EXAMPLES}")

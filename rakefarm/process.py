@@ -1,0 +1,269 @@
+"""Run one command: own session, empty standard input, both pipes drained, the whole tree ended.
+
+The only module that starts programs. `run` blocks the calling thread; it starts the command with
+`posix_spawn`, which uses vfork semantics and so costs the same from a large process as from a small one
+(fork from a 300 MB parent: 16 ms; this: 0.6 ms).
+
+How a command ended is a closed set, consumed with `match`: Exited | Signalled | TimedOut | Cancelled |
+CouldNotStart.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+SHELL = "/bin/sh"
+READ_BYTES = 65536
+SPILL_BYTES = 1 << 20
+"""What a captured stream holds in memory; the rest goes to an unlinked temporary file."""
+STRAGGLER_S = 1.0
+"""How long a pipe is still drained after the command's tree was killed, should something outside hold it."""
+_DEFAULTED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """Ended by itself."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """Ended by a signal that we did not send."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """Killed because its time was up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Killed because whoever asked for it is gone or asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class CouldNotStart:
+    """The shell could not be started; `text` is the system's reason."""
+
+    text: str
+
+
+Ending = Exited | Signalled | TimedOut | Cancelled | CouldNotStart
+
+
+class Capture:
+    """What a command wrote to one stream: in memory while small, in an unlinked file when not."""
+
+    def __init__(self, spill_directory: bytes | str | None = None) -> None:
+        self.size = 0
+        self._spill_directory = spill_directory
+        self._pieces: list[bytes] = []
+        self._file: int | None = None
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError when the spill file can't take it."""
+        self.size += len(data)
+        if self._file is None and self.size <= SPILL_BYTES:
+            self._pieces.append(data)
+            return
+        if self._file is None:
+            with tempfile.TemporaryFile(dir=self._spill_directory, buffering=0) as file:
+                self._file = os.dup(file.fileno())
+            data = b"".join([*self._pieces, data])
+            self._pieces.clear()
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def file(self) -> int | None:
+        """The descriptor of the spill file, or None while everything is in memory."""
+        return self._file
+
+    def pieces(self) -> Iterator[bytes]:
+        """Everything written, from the beginning."""
+        if self._file is None:
+            yield from self._pieces
+            return
+        position = 0
+        while data := os.pread(self._file, READ_BYTES, position):
+            yield data
+            position += len(data)
+
+    def close(self) -> None:
+        """Give the spill file back; the capture is empty afterwards."""
+        self._pieces.clear()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command's end, what it used (seconds, bytes) and what it wrote. Close both captures when done."""
+
+    ending: Ending
+    elapsed_s: float
+    cpu_s: float
+    peak_memory_bytes: int
+    stdout: Capture
+    stderr: Capture
+
+    def close(self) -> None:
+        """Release both captures."""
+        self.stdout.close()
+        self.stderr.close()
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process group of a command; nothing happens when it is gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def run(
+    command: bytes,
+    environment: Mapping[bytes, bytes],
+    *,
+    directory: bytes | None = None,
+    cancel: int | None = None,
+    timeout_s: float | None = None,
+    spill_directory: bytes | str | None = None,
+    end_strays: Callable[[], None] | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> Completed:
+    """Run `command` under `/bin/sh -c` in `directory` (else the current one) until it and its group are gone.
+
+    `cancel` is a descriptor: when it becomes readable, or its peer closes, the command is killed. `end_strays`
+    is called after the end, to kill what left the group. Raises OSError when pipes or the spill file fail; the
+    command is then killed first.
+    """
+    stdout, stderr = Capture(spill_directory), Capture(spill_directory)
+    started = time.monotonic()
+    arguments: list[bytes | str] = [SHELL, "-c", command]
+    if directory is not None:
+        arguments = [SHELL, "-c", 'cd -- "$1" && exec /bin/sh -c "$2"', "sh", directory, command]
+    try:
+        pid, out, err = _spawn(arguments, environment)
+    except OSError as error:
+        refused = CouldNotStart(error.strerror or str(error))
+        return Completed(refused, 0.0, 0.0, 0, stdout, stderr)
+    killed: Ending | None = None
+    reaped = False
+    pidfd = os.pidfd_open(pid)
+    try:
+        if on_start is not None:
+            on_start(pid)
+        deadline = None if timeout_s is None else started + timeout_s
+        killed = _drain_until_exit(pidfd, {out: stdout, err: stderr}, cancel, deadline)
+        kill_group(pid)
+        _, status, usage = os.wait4(pid, 0)
+        reaped = True
+        elapsed = time.monotonic() - started
+        if end_strays is not None:
+            end_strays()
+        _drain_rest({out: stdout, err: stderr})
+    finally:
+        if not reaped:
+            kill_group(pid)
+            os.waitpid(pid, 0)
+        for descriptor in (pidfd, out, err):
+            os.close(descriptor)
+    ending = killed or _ending(status)
+    return Completed(
+        ending, elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, stdout, stderr
+    )
+
+
+def _ending(status: int) -> Ending:
+    code = os.waitstatus_to_exitcode(status)
+    return Exited(code) if code >= 0 else Signalled(-code)
+
+
+def _spawn(arguments: list[bytes | str], environment: Mapping[bytes, bytes]) -> tuple[int, int, int]:
+    """Start the program in a session of its own; answers its pid and the read ends of both pipes."""
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.posix_spawn(
+            SHELL,
+            arguments,
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, out_write, 1),
+                (os.POSIX_SPAWN_DUP2, err_write, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_DEFAULTED,
+        )
+    except BaseException:
+        os.close(out_read)
+        os.close(err_read)
+        raise
+    finally:
+        os.close(out_write)
+        os.close(err_write)
+    return pid, out_read, err_read
+
+
+def _drain_until_exit(
+    pidfd: int, streams: dict[int, Capture], cancel: int | None, deadline: float | None
+) -> Ending | None:
+    """Read both pipes until the process has ended. Answers why it has to be killed, or None."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    for descriptor in streams:
+        poller.register(descriptor, select.POLLIN)
+    if cancel is not None:
+        poller.register(cancel, select.POLLIN | select.POLLRDHUP)
+    while True:
+        wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        ready = poller.poll(wait_ms)
+        if not ready and deadline is not None and time.monotonic() >= deadline:
+            return TimedOut()
+        exited = False
+        for descriptor, _ in ready:
+            if descriptor == pidfd:
+                exited = True
+            elif descriptor == cancel:
+                return Cancelled()
+            elif data := os.read(descriptor, READ_BYTES):
+                streams[descriptor].write(data)
+            else:
+                poller.unregister(descriptor)
+        if exited:
+            return None
+
+
+def _drain_rest(streams: dict[int, Capture]) -> None:
+    """Read what is still in the pipes of a killed tree, up to their end."""
+    deadline = time.monotonic() + STRAGGLER_S
+    for descriptor, capture in streams.items():
+        while True:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            data = os.read(descriptor, READ_BYTES) if ready else b""
+            if not data:
+                break
+            capture.write(data)
+
+
+def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program of ours in a session of its own, its standard output a pipe for us to read."""
+    return subprocess.Popen(
+        arguments,
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )

@@ -1,0 +1,299 @@
+"""One EXECUTE from its request to its DONE: stage, wait for a slot, run, deliver, tidy."""
+
+import itertools
+import os
+import select
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from rakefarm.logs import logger
+from rakefarm.server.executor import Ended, Job
+from rakefarm.server.executors import Executor, ExecutorLost
+from rakefarm.snapshot import Made, MissingOutput, current_tick, find_declared, find_new
+from rakefarm.server.sandbox import ActionDirectory
+from rakefarm.server.slots import LOOK_AGAIN_S
+from rakefarm.server.staging import Staging, StagingFailed, check_manifest
+from rakefarm.server.workplace import Workplace
+from rakefarm.transport import Lost, Transport
+from rakefarm.wire.errors import Malformed
+from rakefarm.wire.messages import (
+    Ack,
+    Decline,
+    Delivered,
+    Done,
+    Execute,
+    File,
+    Message,
+    Need,
+    NeedFiles,
+    Output,
+    Progress,
+    Quote,
+    Result,
+    Stderr,
+    Stdout,
+    Supplied,
+    Variable,
+)
+from rakefarm.wire.paths import show
+
+BEAT_S = 2.0
+"""How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
+CANCEL_S = 5.0
+SUPPLY_S = 60.0
+"""A client that sends nothing for this long while it is its turn to send files is gone."""
+PASSED_VARIABLES = (b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH")
+READ_BYTES = 256 << 10
+
+
+class Talk(Protocol):
+    """What an action needs of the conversation it is part of."""
+
+    transport: Transport
+    peer: str
+    workplace: Workplace
+
+    def quote(self, kind: str, needs: tuple[Need, ...], input_bytes: int) -> Quote | Decline:
+        """The price now, with a place held."""
+
+    def refusal(self, request: Execute) -> Decline | None:
+        """Why the request is not taken at all, or None."""
+
+    def expect(self, *kinds: type[Message]) -> Message:
+        """The client's next message, of one of these kinds."""
+
+
+class Action:
+    """A command that a client wants run here."""
+
+    def __init__(self, request: Execute, conversation: Talk) -> None:
+        self._request = request
+        self._talk = conversation
+        self._transport = conversation.transport
+        self._work = conversation.workplace
+        self._received = time.monotonic()
+        self._beat_at = self._received + BEAT_S
+        self._phase = "queued"
+
+    def run(self) -> None:
+        """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
+        check_manifest(self._request.manifest, self._request.produces)
+        declined = self._talk.refusal(self._request)
+        if declined is not None:
+            self._transport.send(declined)
+            return
+        try:
+            directory = self._work.sandbox.make(next(_numbers))
+        except OSError as error:
+            self._transport.send(Decline("disk", f"the server can't make a sandbox: {error.strerror}"))
+            return
+        try:
+            done = self._run_in(directory)
+        finally:
+            directory.remove()
+        if done:
+            self._finish()
+
+    def _run_in(self, directory: ActionDirectory) -> bool:
+        """True when the result was delivered and acknowledged, False when we declined."""
+        staging = Staging(self._request.manifest, directory, self._work.store)
+        try:
+            self._supply(staging)
+            staging.place_later(self._beat)
+            started, ended, files = self._run_command(directory)
+        except (StagingFailed, ExecutorLost) as failure:
+            reason = failure.reason if isinstance(failure, StagingFailed) else "executor"
+            logger.warning("%s: could not run %r: %s", self._talk.peer, self._request.label, failure)
+            self._transport.send(Decline(reason, str(failure)))
+            return False
+        try:
+            if ended.outcome == "could_not_start":
+                self._transport.send(Decline("executor", f"the command could not be started: {ended.detail}"))
+                return False
+            self._deliver(directory, staging, started, ended, files)
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+        return True
+
+    # --- inputs ---------------------------------------------------------------------------------------
+
+    def _supply(self, staging: Staging) -> None:
+        missing = staging.place_known()
+        if not missing:
+            return
+        self._transport.send(NeedFiles(tuple(missing)))
+        self._transport.set_timeout(SUPPLY_S)
+        outstanding = iter(missing)
+        while isinstance(message := self._talk.expect(File, Supplied), File):
+            if message.index != next(outstanding, None):
+                raise Malformed(f"FILE {message.index} was not asked for, or out of order")
+            staging.receive(message.index, self._transport.connection.incoming_body, self._transport.receive_body)
+        left = next(outstanding, None)
+        if left is not None:
+            raise Malformed(f"SUPPLIED, but FILE {left} is missing")
+        self._transport.set_timeout(0)
+        self._beat_at = time.monotonic() + BEAT_S
+
+    def _beat(self) -> None:
+        """Say that we live, when it is time. Also notices a client that is gone."""
+        if time.monotonic() >= self._beat_at:
+            self._transport.send(Progress(self._phase, time.monotonic() - self._received, 0.0, 0))
+            self._beat_at = time.monotonic() + BEAT_S
+
+    # --- the command ----------------------------------------------------------------------------------
+
+    def _run_command(self, directory: ActionDirectory) -> tuple[int, Ended, list[int]]:
+        """Run it in a slot; answers the file system's time at its start, how it ended, and its long outputs."""
+        slot = self._wait_for_slot()
+        self._work.board.count(running=1)
+        try:
+            self._queued_s = time.monotonic() - self._received
+            self._phase = "running"
+            executor = self._work.executors.take()
+            try:
+                started = current_tick()
+                executor.start(self._job(directory))
+                self._watch(executor)
+                ended, files = executor.finish()
+            except BaseException:
+                self._work.executors.drop(executor)
+                raise
+            self._work.executors.give_back(executor)
+            return started, ended, files
+        finally:
+            self._work.slots.give_back(slot)
+            self._work.board.count(running=-1)
+
+    def _wait_for_slot(self) -> int:
+        slots = self._work.slots
+        slot = slots.try_take()
+        if slot is not None:
+            return slot
+        self._work.board.count(waiting=1)
+        try:
+            poller = select.poll()
+            poller.register(self._transport.socket, select.POLLIN | select.POLLRDHUP)
+            poller.register(slots.event, select.POLLIN)
+            while slot is None:
+                ready = poller.poll(LOOK_AGAIN_S * 1000)
+                self._check_client(ready)
+                self._beat()
+                slot = slots.try_take(woken=bool(ready))
+            return slot
+        finally:
+            self._work.board.count(waiting=-1)
+
+    def _check_client(self, ready: list[tuple[int, int]]) -> None:
+        """The client may not speak now: anything readable means that it is gone, or broke the protocol."""
+        if any(descriptor == self._transport.socket.fileno() for descriptor, _ in ready):
+            raise Lost("the client left while its command was waiting or running")
+
+    def _job(self, directory: ActionDirectory) -> Job:
+        settings = self._work.settings
+        allowed = {*PASSED_VARIABLES, *(os.fsencode(name) for name in settings.environment)}
+        variables = {
+            variable.name: variable.value
+            for variable in self._request.environment
+            if variable.name in allowed or variable.name.startswith(b"LC_")
+        }
+        variables[b"PATH"] = os.fsencode(settings.path)
+        variables[b"HOME"] = variables[b"TMPDIR"] = directory.tmp
+        if settings.shared:
+            variables[b"RAKEFARM_SHARED"] = os.fsencode(settings.shared)
+        return Job(
+            command=self._request.command,
+            directory=directory.box,
+            spill_directory=directory.tmp,
+            environment=tuple([Variable(name, value) for name, value in variables.items()]),
+            timeout_s=self._request.timeout_s,
+        )
+
+    def _watch(self, executor: Executor) -> None:
+        """Until the executor has an answer: report progress, and stop the command when the client is gone."""
+        poller = select.poll()
+        poller.register(executor.socket, select.POLLIN)
+        poller.register(self._transport.socket, select.POLLIN | select.POLLRDHUP)
+        while True:
+            ready = poller.poll(max(0.0, self._beat_at - time.monotonic()) * 1000)
+            if any(descriptor == executor.socket.fileno() for descriptor, _ in ready):
+                return
+            self._check_client(ready)
+            if time.monotonic() >= self._beat_at:
+                self._report_usage(executor)
+
+    def _report_usage(self, executor: Executor) -> None:
+        # psutil is heavy, and most commands end before their first beat.
+        from rakefarm.server.load import tree_usage
+
+        cpu_s, memory_bytes = tree_usage(executor.pid)
+        elapsed = time.monotonic() - self._received
+        self._transport.send(Progress("running", elapsed, cpu_s, memory_bytes))
+        self._beat_at = time.monotonic() + BEAT_S
+
+    # --- the answer -----------------------------------------------------------------------------------
+
+    def _deliver(
+        self, directory: ActionDirectory, staging: Staging, started: int, ended: Ended, files: list[int]
+    ) -> None:
+        outcome, status, detail = ended.outcome, ended.status, ended.detail
+        made: list[Made] = []
+        if outcome == "exited" and status == 0:
+            try:
+                made = self._collect(directory, staging, started)
+            except MissingOutput as missing:
+                outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
+        gather = self._transport.gather
+        gather(
+            Result(
+                outcome=outcome,
+                status=status,
+                elapsed_s=ended.elapsed_s,
+                queued_s=self._queued_s,
+                cpu_s=ended.cpu_s,
+                peak_memory_bytes=ended.peak_memory_bytes,
+                detail=detail,
+            )
+        )
+        handed = iter(files)
+        for message, size, data in (
+            (Stdout(), ended.stdout_bytes, ended.stdout),
+            (Stderr(), ended.stderr_bytes, ended.stderr),
+        ):
+            if size:
+                pieces = iter([data]) if len(data) == size else _read_pieces(next(handed))
+                self._transport.gather_pieces(message, size, pieces)
+        for file in made:
+            self._send_output(file)
+        self._transport.send(Delivered())
+        for file in made:
+            self._work.store.add(file.sha256, file.source, file.size)
+        self._talk.expect(Ack)
+
+    def _collect(self, directory: ActionDirectory, staging: Staging, started: int) -> list[Made]:
+        if self._request.declared:
+            return find_declared(directory.box, self._request.produces, self._beat)
+        return find_new(directory.box, staging.staged, staging.aliases, started, self._beat)
+
+    def _send_output(self, file: Made) -> None:
+        descriptor = os.open(file.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._transport.gather_file(Output(file.path, file.mode, file.sha256), descriptor, file.size)
+        finally:
+            os.close(descriptor)
+
+    def _finish(self) -> None:
+        """Everything arrived and the sandbox is empty: say so, with a fresh offer for a like action."""
+        offer = self._talk.quote(self._request.kind, self._request.needs, 0)
+        self._transport.send(Done((offer.offer,) if isinstance(offer, Quote) else ()))
+
+
+def _read_pieces(descriptor: int) -> Iterator[bytes]:
+    position = 0
+    while data := os.pread(descriptor, READ_BYTES, position):
+        yield data
+        position += len(data)
+
+
+_numbers = itertools.count(1)  # its next() is one step, so threads need no lock

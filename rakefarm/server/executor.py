@@ -1,0 +1,345 @@
+"""Executors: small single-threaded processes that run commands one at a time, and the nursery that forks them.
+
+    worker (threads) ──SEQPACKET: "one more", with a socket──► nursery (one thread) ──fork──► executor
+    worker's thread ══ that socket: Job, Ended ═══════════════════════════════════════════► executor ──► command
+
+A worker has threads and must not fork, so its first act is to fork the nursery, which stays single-threaded
+and forks an executor when one is first needed. Where the kernel allows it, each executor is the first process
+of a PID namespace of its own: when it dies, for whatever reason, the kernel kills every process in there, and
+`kill(-1)` after each action ends daemons that left their session. Elsewhere the executor is a *subreaper*
+(orphans become its children) and walks its children instead.
+
+Nobody is killed by name and nothing depends on a clean exit: an executor ends when its socket's peer is gone,
+the nursery when its worker is, and the kernel takes the rest.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from rakefarm import process
+from rakefarm.logs import logger
+from rakefarm.wire.codec import U64, structure_codec
+from rakefarm.wire.messages import Variable
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+CLONE_NEWUSER = 0x10000000  # linux/sched.h
+CLONE_NEWPID = 0x20000000
+LAST_DESCRIPTOR = (1 << 31) - 1
+INLINE_BYTES = 256 << 10
+"""Output up to this size travels inside the answer; more is handed over as an open file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an executor runs: the command, where, with which variables, and for how long (seconds, 0: no limit)."""
+
+    command: bytes
+    directory: bytes
+    spill_directory: bytes
+    environment: tuple[Variable, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it went. `outcome` is exited, signalled, timed_out, cancelled or could_not_start.
+
+    `stdout` and `stderr` are complete when as long as their sizes say, else the rest is in the file handed over.
+    """
+
+    outcome: str
+    status: int
+    detail: str
+    elapsed_s: float
+    cpu_s: float
+    peak_memory_bytes: int
+    stdout_bytes: int
+    stderr_bytes: int
+    stdout: bytes
+    stderr: bytes
+
+
+_encode_job, _decode_job = structure_codec(Job)
+_encode_ended, _decode_ended = structure_codec(Ended)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def send_record(sock: socket.socket, data: bytes, descriptors: list[int] | None = None) -> None:
+    """Write one size-prefixed record, handing over open descriptors with its first byte."""
+    record = U64.pack(len(data)) + data
+    sent = socket.send_fds(sock, [record], descriptors) if descriptors else sock.send(record)
+    if sent < len(record):
+        sock.sendall(memoryview(record)[sent:])
+
+
+def receive_record(sock: socket.socket, descriptors: int = 0) -> tuple[bytes, list[int]] | None:
+    """Read one record and the descriptors that came with it; None when the peer is gone."""
+    data, handed, _, _ = socket.recv_fds(sock, 65536, descriptors, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        return None
+    parts, have, size = [data], len(data), U64.unpack_from(data)[0] + 8
+    while have < size:
+        data = sock.recv(min(size - have, 1 << 20))
+        if not data:
+            for descriptor in handed:
+                os.close(descriptor)
+            return None
+        parts.append(data)
+        have += len(data)
+    return b"".join(parts)[8:], handed
+
+
+def encode_job(job: Job) -> bytes:
+    """A job's bytes."""
+    return _encode_job(job)
+
+
+def decode_ended(data: bytes) -> Ended:
+    """An answer from its bytes. Raises `Malformed`."""
+    ended: Ended = _decode_ended(data)
+    return ended
+
+
+# --- in the nursery -------------------------------------------------------------------------------------
+
+
+def run_nursery(control: socket.socket) -> NoReturn:
+    """In the nursery, for all its life: fork an executor for every socket that arrives on `control`.
+
+    Answers each with the executor's process id as seen from the worker, in decimal.
+    """
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # A new executor is waited for by whoever forked it; later ends are reaped by the kernel.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    namespaced = pid_namespace_works()
+    children: set[int] = set()
+    while True:
+        try:
+            data, handed, _, _ = socket.recv_fds(control, 16, 1, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            break
+        if not data or not handed:
+            break
+        _reap(children)
+        try:
+            pid = _fork_executor(handed[0], control, namespaced)
+        except OSError as error:
+            reply = f"! {error.strerror}"
+        else:
+            children.add(pid)
+            reply = str(pid)
+        os.close(handed[0])
+        try:
+            control.send(reply.encode())
+        except OSError:
+            break
+    for pid in children:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    end_children()
+    os._exit(0)
+
+
+def _reap(children: set[int]) -> None:
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if not pid:
+            break
+        children.discard(pid)
+    # Without PID namespaces a killed executor's commands become ours: nobody else would end them.
+    for pid in _child_pids():
+        if pid not in children:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def pid_namespace_works() -> bool:
+    """Whether an executor can be the first process of a PID namespace of its own here, tried for real."""
+    pid = os.fork()
+    if not pid:
+        entered = _enter_pid_namespace()
+        inner = os.fork() if entered else 1
+        if not inner:
+            os._exit(0 if os.getpid() == 1 else 1)
+        status = os.waitpid(inner, 0)[1] if entered else 1
+        os._exit(1 if status else 0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def probe_isolation() -> str:
+    """What confines commands on this machine, tried for real: the word that is printed and sent to clients."""
+    return "process+pid-namespace" if pid_namespace_works() else "process"
+
+
+def _enter_pid_namespace() -> bool:
+    """Make our next child the first process of a new PID namespace; with a user namespace where we aren't root."""
+    if _libc.unshare(CLONE_NEWPID) == 0:
+        return True
+    uid, gid = os.geteuid(), os.getegid()
+    if _libc.unshare(CLONE_NEWUSER | CLONE_NEWPID):
+        return False
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    except OSError:
+        return False
+    return True
+
+
+def _fork_executor(sock: int, control: socket.socket, namespaced: bool) -> int:
+    """In the nursery: start an executor that talks on `sock`; answers its process id.
+
+    With a namespace there is a process between us, since only a *child* of who enters one lives in it. It tells
+    us the executor's id and ends; the executor then becomes our child, because we are a subreaper.
+    """
+    if not namespaced:
+        pid = os.fork()
+        return pid or _become_executor(sock, control, False)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    between = os.fork()
+    if not between:
+        entered = _enter_pid_namespace()
+        pid = os.fork()
+        if not pid:
+            _become_executor(sock, control, entered)
+        os.write(writer, str(pid).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(between, 0)
+    answer = os.read(reader, 32)
+    os.close(reader)
+    if not answer:
+        raise ChildProcessError("the executor could not be forked")
+    return int(answer)
+
+
+# --- in an executor -------------------------------------------------------------------------------------
+
+
+def _become_executor(sock: int, control: socket.socket, namespaced: bool) -> NoReturn:
+    status = 1
+    try:
+        control.detach()
+        os.closerange(3, sock)
+        os.closerange(sock + 1, LAST_DESCRIPTOR)
+        with socket.socket(fileno=sock) as own:
+            _execute_jobs(own, _end_namespace if namespaced and os.getpid() == 1 else _end_subreaped)
+        status = 0
+    except BaseException:
+        logger.exception("an executor met a fault of its own")
+    finally:
+        os._exit(status)
+
+
+def _execute_jobs(sock: socket.socket, end_strays: Callable[[], None]) -> None:
+    """Run jobs until the worker is gone. Whatever a command left running is dead before its answer is sent."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    while (record := receive_record(sock)) is not None:
+        job: Job = _decode_job(record[0])
+        ended, descriptors = _execute(job, sock, end_strays)
+        try:
+            send_record(sock, _encode_ended(ended), descriptors)
+        except OSError:
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None]) -> tuple[Ended, list[int]]:
+    try:
+        os.chdir(job.directory)
+        completed = process.run(
+            job.command,
+            {variable.name: variable.value for variable in job.environment},
+            cancel=sock.fileno(),
+            timeout_s=job.timeout_s or None,
+            spill_directory=job.spill_directory,
+            end_strays=end_strays,
+        )
+    except OSError as error:
+        end_strays()
+        return Ended("could_not_start", 0, error.strerror or str(error), 0.0, 0.0, 0, 0, 0, b"", b""), []
+    match completed.ending:
+        case process.Exited(status):
+            outcome, number, detail = "exited", status, ""
+        case process.Signalled(signal_number):
+            outcome, number, detail = "signalled", signal_number, ""
+        case process.TimedOut():
+            outcome, number, detail = "timed_out", 0, ""
+        case process.Cancelled():
+            outcome, number, detail = "cancelled", 0, ""
+        case process.CouldNotStart(text):
+            outcome, number, detail = "could_not_start", 0, text
+    descriptors, inline = [], []
+    for capture in (completed.stdout, completed.stderr):
+        spilled = capture.file()
+        if capture.size > INLINE_BYTES and spilled is None:
+            spilled = os.memfd_create("output", os.MFD_CLOEXEC)
+            for piece in capture.pieces():
+                os.write(spilled, piece)
+        elif spilled is not None:
+            spilled = os.dup(spilled)
+        if spilled is not None:
+            descriptors.append(spilled)
+        inline.append(b"" if spilled is not None else b"".join(capture.pieces()))
+    ended = Ended(
+        outcome,
+        number,
+        detail,
+        completed.elapsed_s,
+        completed.cpu_s,
+        completed.peak_memory_bytes,
+        completed.stdout.size,
+        completed.stderr.size,
+        inline[0],
+        inline[1],
+    )
+    completed.close()
+    return ended, descriptors
+
+
+def _end_namespace() -> None:
+    """As process 1 of the namespace: kill everything else in it and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _end_subreaped() -> None:
+    """As a subreaper: kill our children until none is left; their own orphans become our children in turn."""
+    end_children()
+
+
+def end_children() -> None:
+    """Kill and reap every child of this process, and theirs as they are orphaned to us."""
+    while True:
+        for pid in _child_pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _child_pids() -> list[int]:
+    """Our children's process ids, from the kernel's own list (proc(5), /proc/PID/task/TID/children)."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []

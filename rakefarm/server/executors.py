@@ -1,0 +1,117 @@
+"""A worker's executors: idle ones are kept, new ones are asked of the nursery, dead ones forgotten."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+
+from rakefarm.server.executor import Ended, Job, decode_ended, encode_job, receive_record, run_nursery, send_record
+from rakefarm.wire.errors import Malformed
+
+
+class ExecutorLost(Exception):
+    """The executor died or could not be started: the farm could not run it, and the command did not fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """A process that runs one command at a time. `pid` is its process id as the worker sees it."""
+
+    socket: socket.socket
+    pid: int
+
+    def start(self, job: Job) -> None:
+        """Have it run `job`. Raises ExecutorLost."""
+        try:
+            send_record(self.socket, encode_job(job))
+        except OSError as error:
+            raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
+
+    def finish(self) -> tuple[Ended, list[int]]:
+        """Wait for the end: how it went, and open files of the outputs too long to be in it. Raises ExecutorLost."""
+        try:
+            record = receive_record(self.socket, 2)
+        except OSError as error:
+            raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
+        if record is None:
+            raise ExecutorLost("the executor was killed")
+        try:
+            return decode_ended(record[0]), record[1]
+        except Malformed as error:
+            raise ExecutorLost(f"the executor's answer can't be read: {error}") from error
+
+    def cancel(self) -> None:
+        """Have it kill the command it runs; `finish` answers soon."""
+        with contextlib.suppress(OSError):
+            self.socket.send(b"x")
+
+    def kill(self) -> None:
+        """End the process, and with it, by the kernel or the nursery, all that it runs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.socket.close()
+
+
+class Executors:
+    """In a worker, made before its first thread: forks the nursery, then hands out executors."""
+
+    def __init__(self, close_in_nursery: list[socket.socket]) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.nursery_pid = os.fork()
+        if not self.nursery_pid:
+            try:
+                self._control.close()
+                for sock in close_in_nursery:
+                    sock.close()
+                run_nursery(theirs)
+            finally:
+                os._exit(1)
+        theirs.close()
+        self._lock = threading.Lock()
+        self._idle: list[Executor] = []
+        self._all: set[Executor] = set()
+
+    def take(self) -> Executor:
+        """An idle executor, or a new one. Raises ExecutorLost when none can be had."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            ours, theirs = socket.socketpair()
+            try:
+                socket.send_fds(self._control, [b"1"], [theirs.fileno()])
+                answer = self._control.recv(256).decode()
+            except OSError as error:
+                ours.close()
+                raise ExecutorLost(f"no executor can be started: {error.strerror}") from error
+            finally:
+                theirs.close()
+            if not answer.isdecimal():
+                ours.close()
+                raise ExecutorLost(f"no executor can be started: {answer.lstrip('! ') or 'the nursery is gone'}")
+            executor = Executor(ours, int(answer))
+            self._all.add(executor)
+            return executor
+
+    def give_back(self, executor: Executor) -> None:
+        """Keep an executor that has answered for the next command."""
+        with self._lock:
+            self._idle.append(executor)
+
+    def drop(self, executor: Executor) -> None:
+        """End an executor that is lost or can't be trusted to be idle."""
+        with self._lock:
+            self._all.discard(executor)
+        executor.kill()
+
+    def end_all(self) -> None:
+        """Kill every executor and the nursery."""
+        with self._lock:
+            for executor in self._all:
+                executor.kill()
+            self._all.clear()
+            self._idle.clear()
+        self._control.close()
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            os.waitpid(self.nursery_pid, 0)

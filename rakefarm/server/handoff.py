@@ -1,0 +1,38 @@
+"""Passing an open socket from the listener to a worker, over a Unix SEQPACKET pair.
+
+Messages of the listener: CONNECTION (with the socket's descriptor), DRAIN. Of the worker: READY, once. The end of
+the pair means that the other process is gone. After a hand-over the socket is open in exactly one process.
+"""
+
+import socket
+
+CONNECTION, DRAIN, READY = b"c", b"d", b"r"
+
+
+def make_pair() -> tuple[socket.socket, socket.socket]:
+    """The listener's end (never blocking) and the worker's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def hand_over(channel: socket.socket, connection: socket.socket) -> bool:
+    """In the listener: give `connection` away; False when the worker's queue is full or the worker is gone."""
+    try:
+        socket.send_fds(channel, [CONNECTION], [connection.fileno()])
+    except OSError:
+        return False
+    return True
+
+
+def receive(channel: socket.socket) -> tuple[bytes, socket.socket | None]:
+    """In a worker: the next message, b"" when the listener is gone, and the socket that came with it."""
+    try:
+        data, descriptors, _, _ = socket.recv_fds(channel, 16, 1, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", None
+    if not descriptors:
+        return data, None
+    connection = socket.socket(fileno=descriptors[0])
+    connection.setblocking(True)
+    return data, connection

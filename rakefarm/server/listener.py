@@ -1,0 +1,212 @@
+"""The listener: accepts, hands over, samples the load, owns the pool. It never reads from a client.
+
+Signal handlers only queue a number; the loop acts. SIGTERM drains (no new work, what runs comes to its end),
+SIGINT or a second SIGTERM ends now, SIGHUP reads the configuration again and replaces the workers by and by.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from rakefarm.config import ConfigError, ServerSettings
+from rakefarm.exitcodes import ExitStatus
+from rakefarm.logs import logger
+from rakefarm.server.executor import probe_isolation
+from rakefarm.server.pool import Pool, WorkersCannotStart
+from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
+from rakefarm.server.scoreboard import Scoreboard
+from rakefarm.server.slots import Slots
+
+BACKLOG = 1024
+ACCEPT_BURST = 64
+PERIOD_S = 0.1
+"""How often the load is sampled."""
+BOOT_S = 30.0
+
+
+class StartError(Exception):
+    """The server can't start; one line says why and what to do."""
+
+
+def open_socket(address: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises StartError."""
+    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    try:
+        found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise StartError(f"can't listen on {where}: {error.strerror}; name an address of this machine with -i") from error
+    family, kind, protocol, _, target = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(target)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        hint = {
+            errno.EADDRINUSE: "; another program has it, choose another port with -p (0 lets the system pick)",
+            errno.EACCES: "; choose a port of 1024 or above with -p",
+            errno.EADDRNOTAVAIL: "; name an address of this machine with -i",
+        }.get(error.errno or 0, "")
+        raise StartError(f"can't listen on {where}: {error.strerror}{hint}") from error
+    sock.setblocking(False)
+    return sock
+
+
+class Listener:
+    """One server's first process."""
+
+    def __init__(self, settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool) -> None:
+        self._reload = reload
+        self._watch_stdin = watch_stdin
+        self._socket = open_socket(settings.address, settings.port)
+        try:
+            self._directory = ServerDirectory(
+                choose_root(settings.sandbox_directory, os.environ.get("TMPDIR", ""))
+            )
+        except SandboxError as error:
+            raise StartError(str(error)) from error
+        self._slots = Slots(os.path.join(self._directory.path, "slots"), settings.slots)
+        self._scoreboard = Scoreboard(settings.workers, settings.slots)
+        self._isolation = probe_isolation()
+        self._signals, self._wakeup = socket.socketpair()
+        self._signals.setblocking(False)
+        self._wakeup.setblocking(False)
+        self._pool = Pool(
+            settings, self._slots, self._scoreboard, self._directory, self._isolation, self._close_in_worker
+        )
+        self._accept_again = 0.0
+
+    def _close_in_worker(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for sock in (self._socket, self._signals, self._wakeup):
+            sock.close()
+        if self._watch_stdin:
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, 0)
+            os.close(null)
+
+    def run(self) -> int:
+        """Serve until told to stop; answers the exit status. Raises StartError."""
+        os.set_blocking(self._wakeup.fileno(), False)
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        try:
+            return self._serve()
+        except WorkersCannotStart as error:
+            raise StartError(str(error)) from error
+        finally:
+            self._socket.close()
+            self._pool.end()
+            self._directory.remove()
+
+    def _serve(self) -> int:
+        self._pool.start()
+        # psutil is imported only now, so that the workers don't carry it.
+        from rakefarm.server.load import Sampler
+
+        sampler = Sampler()
+        next_sample = 0.0
+        deadline = time.monotonic() + BOOT_S
+        announced = False
+        drain_until: float | None = None
+        while True:
+            now = time.monotonic()
+            if now >= next_sample:
+                self._scoreboard.publish_load(sampler.sample(), now)
+                next_sample = now + PERIOD_S
+            for number in self._wait(next_sample, accepting=announced and drain_until is None):
+                if number == signal.SIGHUP:
+                    self._read_again()
+                elif number == signal.SIGTERM and drain_until is None:
+                    drain_until = self._drain()
+                else:
+                    return ExitStatus.INTERRUPTED if number == signal.SIGINT else ExitStatus.OK
+            self._pool.attend()
+            if not announced and self._pool.ready:
+                self._announce()
+                announced = True
+            if not announced and now > deadline:
+                raise StartError(f"the workers were not ready within {BOOT_S:.0f} s")
+            if drain_until is not None and (self._pool.empty or now > drain_until):
+                return ExitStatus.OK
+
+    def _wait(self, until: float, accepting: bool) -> list[int]:
+        """Sleep until something happens; accept what is there; answers the signals that came."""
+        readers: list[socket.socket | int] = [self._signals, *self._pool.channels()]
+        now = time.monotonic()
+        if accepting and now >= self._accept_again:
+            readers.append(self._socket)
+        if self._watch_stdin:
+            readers.append(0)
+        due = [until, *([vacancy] if (vacancy := self._pool.next_vacancy) is not None else [])]
+        poller = select.poll()
+        for reader in readers:
+            poller.register(reader, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poller.poll(max(0.0, min(due) - now) * 1000)}
+        if self._socket.fileno() in ready:
+            self._accept()
+        if self._watch_stdin and 0 in ready and not os.read(0, 4096):
+            return [signal.SIGINT]  # whoever started us for itself is gone
+        return list(self._signals.recv(256)) if self._signals.fileno() in ready else []
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_BURST):
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    logger.warning("can't accept for now: %s", error.strerror)
+                    self._accept_again = time.monotonic() + PERIOD_S
+                    return
+                continue  # the client went away between its connect and our accept
+            if not self._pool.hand_over(connection):
+                logger.warning("a connection was closed: no worker can take it")
+
+    def _announce(self) -> None:
+        address, port, *_ = self._socket.getsockname()
+        where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        print(
+            f"listening on {where} slots={self._slots.count} isolation={self._isolation} authentication=none",
+            flush=True,
+        )
+
+    def _drain(self) -> float:
+        logger.info("draining: no new work; what runs comes to its end (again to end now)")
+        self._scoreboard.drain()
+        self._socket.close()
+        self._pool.retire_all()
+        return time.monotonic() + self._pool.settings.drain_s
+
+    def _read_again(self) -> None:
+        try:
+            settings = self._reload()
+        except ConfigError as error:
+            logger.error("the configuration stays as it was: %s", error)
+            return
+        logger.info("configuration read again; workers are replaced as they fall idle")
+        self._pool.retire_all(settings)
+
+
+def serve(settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool = False) -> int:
+    """Run a server until it is told to stop; answers its exit status.
+
+    `settings` have slots, workers and cache_directory filled in. With `watch_stdin` the end of standard input ends
+    the server, so that one started by a client never outlives it.
+    """
+    try:
+        return int(Listener(settings, reload, watch_stdin).run())
+    except StartError as error:
+        with contextlib.suppress(OSError):
+            print(f"rakeserver: {error}", file=sys.stderr, flush=True)
+        return int(ExitStatus.USAGE)

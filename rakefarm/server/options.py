@@ -1,0 +1,77 @@
+"""The command line of `rakeserver`, and what it makes of the settings."""
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Mapping
+
+from rakefarm import __version__
+from rakefarm.config import ConfigError, ServerSettings, load_settings
+from rakefarm.market.bid import parse_size
+
+SPARE_WORKERS = 2
+"""Workers beyond the slots, so that a quote is answered while every slot compiles."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `rakeserver` and `rakefarm serve`."""
+    parser.add_argument("place", nargs="*", metavar="[HOST] PORT", help="port, or address and port, to listen on")
+    parser.add_argument("-i", "--address", metavar="ADDR", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("-p", "--port", metavar="PORT", help="port; 0 lets the system pick (default: 6238)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log each connection and action")
+    parser.add_argument("--slots", metavar="N", help="commands at one time (default: one a core)")
+    parser.add_argument("--workers", metavar="N", help="worker processes (default: slots + 2)")
+    parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's and the system's server.toml")
+    parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
+    parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
+    parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
+
+
+def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> ServerSettings:
+    """Settings from files, variables and options, the later winning, with the defaults of this machine filled in.
+
+    Raises ConfigError.
+    """
+    settings = load_settings(ServerSettings, "server.toml", options.config, environ)
+    changes: dict[str, object] = {}
+    place = list(options.place)
+    if len(place) > 2:
+        raise ConfigError(f"unexpected argument {place[2]!r}: give PORT, or HOST PORT")
+    if len(place) == 2:
+        changes["address"] = place[0]
+    if (address := options.address or environ.get("RAKEFARM_ADDRESS")) is not None:
+        changes["address"] = address
+    port = options.port or (place[-1] if place else environ.get("RAKEFARM_PORT"))
+    if port is not None:
+        changes["port"] = _number("port", port, 0, 65535)
+    for name, highest in (("slots", 4096), ("workers", 8192)):
+        value = getattr(options, name) or environ.get(f"RAKEFARM_{name.upper()}")
+        if value is not None:
+            changes[name] = _number(name, value, 1, highest)
+    if (size := options.cache_size or environ.get("RAKEFARM_CACHE_SIZE")) is not None:
+        changes["cache_size"] = parse_size(size)
+        if changes["cache_size"] is None:
+            raise ConfigError(f"--cache-size {size}: not a size; write bytes, or 512M, 10G")
+    if options.shared is not None:
+        if not os.path.isdir(options.shared):
+            raise ConfigError(f"--shared {options.shared}: not a directory")
+        changes["shared"] = os.path.abspath(options.shared)
+    if options.verbose:
+        changes["verbose"] = True
+    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    return _fill_in(settings, environ)
+
+
+def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSettings:
+    slots = settings.slots or len(os.sched_getaffinity(0))
+    workers = settings.workers or slots + SPARE_WORKERS
+    home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/var/cache", ".cache")
+    cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
+    return dataclasses.replace(settings, slots=slots, workers=workers, cache_directory=cache)
+
+
+def _number(name: str, text: str, lowest: int, highest: int) -> int:
+    if not (text.isascii() and text.isdecimal() and lowest <= int(text) <= highest):
+        raise ConfigError(f"{name} {text!r}: not a whole number from {lowest} to {highest}")
+    return int(text)

@@ -1,0 +1,161 @@
+"""Directories that commands run in: one root a server, one directory a worker, one subdirectory an action.
+
+    ROOT/rakefarm-UID/SERVER/lock              held by the listener for as long as it lives
+    ROOT/rakefarm-UID/SERVER/slots/N           see `slots`
+    ROOT/rakefarm-UID/SERVER/worker-N/A/box    an action's working directory: inputs, and what the command makes
+    ROOT/rakefarm-UID/SERVER/worker-N/A/tmp    its TMPDIR and HOME
+
+A server that crashed can't tidy up; the next one to start takes the lock of every directory it finds, and where it
+gets it, the owner is dead and the directory goes. ROOT is a file system in memory where that has room.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+
+ROOMY_BYTES = 1 << 30
+"""A file system in memory with less free than this is passed over."""
+
+
+class SandboxError(Exception):
+    """No directory to run commands in; the text says what was tried and what to do."""
+
+
+def choose_root(configured: str, tmpdir: str) -> str:
+    """Where sandboxes go: the configured place, else TMPDIR, else /dev/shm where it has room and may run programs."""
+    if configured or tmpdir:
+        return configured or tmpdir
+    try:
+        status = os.statvfs("/dev/shm")
+    except OSError:
+        return tempfile.gettempdir()
+    usable = status.f_bavail * status.f_frsize >= ROOMY_BYTES and not status.f_flag & os.ST_NOEXEC
+    if usable and os.access("/dev/shm", os.W_OK | os.X_OK):
+        return "/dev/shm"
+    return tempfile.gettempdir()
+
+
+class ServerDirectory:
+    """In the listener: the server's own directory, locked for as long as the listener lives."""
+
+    def __init__(self, root: str) -> None:
+        parent = os.path.join(root, f"rakefarm-{os.geteuid()}")
+        try:
+            _make_private(parent)
+            sweep(parent)
+            self.path = tempfile.mkdtemp(prefix="server-", dir=parent)
+            self._lock = os.open(os.path.join(self.path, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            place = error.filename or parent
+            raise SandboxError(
+                f"can't make a sandbox in {place}: {error.strerror}; name another place with TMPDIR"
+                " or sandbox_directory"
+            ) from error
+
+    def worker_directory(self, number: int) -> str:
+        """The directory of worker `number`; it may not exist yet."""
+        return os.path.join(self.path, f"worker-{number}")
+
+    def close_in_child(self) -> None:
+        """In a worker: let go of the lock's descriptor, so that the lock ends with the listener."""
+        os.close(self._lock)
+
+    def remove(self) -> None:
+        """Remove everything, and the parent when no other server uses it."""
+        remove_tree(self.path)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(self.path))
+
+
+def _make_private(path: str) -> None:
+    """Make `path` a directory of our own, mode 0700. A stranger's, or a link put there in wait, is refused."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise OSError(errno.EPERM, "it is there already and not a directory of ours", path)
+    os.chmod(path, 0o700)
+
+
+def sweep(parent: str) -> None:
+    """Remove the directories of servers that are dead."""
+    for name in os.listdir(parent):
+        path = os.path.join(parent, name)
+        try:
+            lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(path)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+
+
+class WorkerSandbox:
+    """In a worker: makes and removes the directories of its actions."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.fsencode(path)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def make(self, number: int) -> "ActionDirectory":
+        """A fresh directory for an action. Raises OSError when the disk is full or not writable."""
+        return ActionDirectory(os.path.join(self.path, b"%d" % number))
+
+    def remove(self) -> None:
+        """Remove the worker's directory with all that is in it."""
+        remove_tree(os.fsdecode(self.path))
+
+
+class ActionDirectory:
+    """An action's directory: `box` is where the command runs, `tmp` its scratch space."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.box = path + b"/box"
+        self.tmp = path + b"/tmp"
+        self._made: set[bytes] = set()
+        os.mkdir(path, 0o700)
+        os.mkdir(self.box, 0o700)
+        os.mkdir(self.tmp, 0o700)
+
+    def locate(self, path: bytes) -> bytes:
+        """The full path of a checked relative `path`, its directories made."""
+        cut = path.rfind(b"/")
+        if cut > 0 and path[:cut] not in self._made:
+            os.makedirs(self.box + b"/" + path[:cut], exist_ok=True)
+            self._made.add(path[:cut])
+        return self.box + b"/" + path
+
+    def remove(self) -> None:
+        """Remove it, whatever the command left there."""
+        try:
+            os.rmdir(self.tmp)
+            os.rmdir(self.box)
+            os.rmdir(self.path)
+        except OSError:
+            remove_tree(os.fsdecode(self.path))
+
+
+def remove_tree(path: str) -> None:
+    """Remove a tree, also directories that a command left without write permission; never follows a link."""
+
+    def unlock_and_retry(function: object, name: str, _: object) -> None:
+        parent = os.path.dirname(name)
+        with contextlib.suppress(OSError):
+            os.chmod(parent, 0o700, follow_symlinks=True)
+            if os.path.isdir(name) and not os.path.islink(name):
+                os.chmod(name, 0o700)
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
+
+    shutil.rmtree(path, onerror=unlock_and_retry)

@@ -1,0 +1,188 @@
+"""The content store: files by their SHA-256, kept from build to build, so that a file is sent once.
+
+    DIRECTORY/ab/abcdef…   a blob, read-only, named by its digest
+    DIRECTORY/new/…        being written; renamed into place when its digest is right
+    DIRECTORY/lock         held by whoever evicts
+
+Any number of workers and servers may share one directory: blobs appear by rename, whole or not at all, and a blob
+that is gone is simply not there, so the store may be deleted at any time. A blob is verified on arrival and
+once more by each worker that first uses it (a crash or a bad disk may have changed it since). Commands get copies,
+never links: one that writes in place must not change the store.
+
+The size is kept under its cap by evicting what was used longest ago. Workers add up what they have written and look
+at the disk when that reaches their share of the headroom, so the cap holds without a common counter.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import tempfile
+
+from rakefarm.digest import CHUNK_BYTES, Beat, hash_descriptor, no_beat
+from rakefarm.server.sandbox import remove_tree
+
+SMALL_BYTES = 1 << 20
+EVICT_TO = 0.7
+EVICT_AT = 0.85
+
+class Store:
+    """One worker's view of the store. A `size_bytes` of 0 keeps nothing."""
+
+    def __init__(self, directory: str, size_bytes: int, workers: int = 1) -> None:
+        self._directory = os.fsencode(directory)
+        self._size = size_bytes
+        self._unseen = 0
+        # All workers together write at most this much before one of them looks.
+        self._share = max(1, int(size_bytes * (1 - EVICT_AT)) // max(1, workers))
+        self._verified: dict[bytes, tuple[int, int, int]] = {}
+        if size_bytes:
+            self._make_directories()
+            self.evict()
+
+    def _make_directories(self) -> None:
+        os.makedirs(self._directory + b"/new", mode=0o700, exist_ok=True)
+
+    def _path(self, digest: bytes) -> bytes:
+        name = digest.hex().encode()
+        return b"%b/%b/%b" % (self._directory, name[:2], name)
+
+    def has(self, digest: bytes, size: int) -> bool:
+        """Whether a blob of this digest and size is there now; it may be gone a moment later."""
+        try:
+            return os.stat(self._path(digest)).st_size == size
+        except OSError:
+            return False
+
+    def copy_to(self, digest: bytes, size: int, target: bytes, mode: int, beat: Beat = no_beat) -> bool:
+        """Copy a blob to the new file `target`; False when it isn't there, or is damaged (it is then removed).
+
+        `beat` is called now and then during a long copy. Raises OSError when `target` can't be written.
+        """
+        path = self._path(digest)
+        try:
+            blob = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            status = os.fstat(blob)
+            if status.st_size != size:
+                return False
+            identity = (status.st_ino, status.st_ctime_ns, size)
+            if self._verified.get(digest) != identity and not self._verify(blob, path, digest, beat):
+                return False
+            self._verified[digest] = identity
+            _copy(blob, target, size, mode, beat)
+        finally:
+            os.close(blob)
+        return True
+
+    def _verify(self, blob: int, path: bytes, digest: bytes, beat: Beat) -> bool:
+        if hash_descriptor(blob, beat) == digest:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # first use by this worker counts as recent use
+            return True
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        return False
+
+    def add(self, digest: bytes, source: bytes, size: int, beat: Beat = no_beat) -> None:
+        """Keep a copy of `source`, whose digest the caller has computed. A full disk only means it isn't kept."""
+        if size > self._size // 4 or self.has(digest, size):
+            return
+        try:
+            self._write(digest, source, size, beat)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
+                raise
+
+    def _write(self, digest: bytes, source: bytes, size: int, beat: Beat) -> None:
+        target = self._path(digest)
+        try:
+            descriptor, name = tempfile.mkstemp(dir=self._directory + b"/new")
+        except FileNotFoundError:
+            self._make_directories()
+            descriptor, name = tempfile.mkstemp(dir=self._directory + b"/new")
+        os.close(descriptor)
+        try:
+            file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.unlink(name)
+                _copy(file, name, size, 0o400, beat)
+            finally:
+                os.close(file)
+            try:
+                os.rename(name, target)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+                os.rename(name, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        self._unseen += size
+        if self._unseen >= self._share:
+            self.evict()
+
+    def evict(self) -> None:
+        """Remove what was used longest ago until the store is well below its cap. One process at a time does."""
+        self._unseen = 0
+        try:
+            lock = os.open(self._directory + b"/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._evict_locked()
+        except BlockingIOError:
+            return
+        finally:
+            os.close(lock)
+
+    def _evict_locked(self) -> None:
+        blobs = []
+        total = 0
+        for shard in os.scandir(self._directory):
+            if not shard.is_dir(follow_symlinks=False) or len(shard.name) != 2:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                for entry in os.scandir(shard.path):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        blobs.append((status.st_mtime, status.st_size, entry.path))
+                        total += status.st_size
+        if total <= self._size * EVICT_AT - self._share:
+            return
+        for _, size, path in sorted(blobs):
+            if total <= self._size * EVICT_TO:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            total -= size
+
+
+def sweep_new(directory: str) -> None:
+    """Remove what a crash left half-written. Only while no other server uses the store."""
+    remove_tree(os.path.join(directory, "new"))
+
+
+def _copy(source: int, target: bytes, size: int, mode: int, beat: Beat) -> None:
+    """Copy an open file to the new file `target`, within the kernel."""
+    copy = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        position = 0
+        while position < size:
+            if size <= CHUNK_BYTES:
+                sent = os.write(copy, os.pread(source, size - position, position))
+            else:
+                sent = os.sendfile(copy, source, position, min(size - position, 8 << 20))
+            if not sent:
+                raise OSError(errno.EIO, "the file became shorter while it was copied", os.fsdecode(target))
+            position += sent
+            beat()
+        os.fchmod(copy, mode)
+    except BaseException:
+        os.unlink(target)
+        raise
+    finally:
+        os.close(copy)

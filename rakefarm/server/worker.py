@@ -1,0 +1,142 @@
+"""A worker process: takes connections off the hand-over channel, a thread each, until the listener is gone."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+from rakefarm import transport
+from rakefarm.config import ServerSettings
+from rakefarm.logs import logger
+from rakefarm.server import handoff
+from rakefarm.server.conversation import Conversation
+from rakefarm.server.executors import Executors
+from rakefarm.server.sandbox import WorkerSandbox
+from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
+from rakefarm.server.slots import Slots
+from rakefarm.server.store import Store
+from rakefarm.server.workplace import Workplace
+
+BOOT_FAILED = 3
+"""Exit status of a worker that can't even start: starting another would fail the same way."""
+STACK_BYTES = 512 << 10
+"""A thread's stack; a thousand idle connections are a thousand of these, touched for some 20 kB each."""
+DRAIN_POLL_S = 0.05
+
+
+def run_worker(
+    number: int,
+    channel: socket.socket,
+    settings: ServerSettings,
+    slots: Slots,
+    scoreboard: Scoreboard,
+    directory: str,
+    isolation: str,
+) -> int:
+    """In the worker, for all its life; answers its exit status."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)  # the listener decides; a terminal's Ctrl-C reaches all of us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        executors = Executors([channel])
+        sandbox = WorkerSandbox(directory)
+        store = Store(settings.cache_directory, settings.cache_size, settings.workers)
+        worker_slots = slots.open()
+    except OSError as error:
+        logger.error("a worker can't start: %s: %s", error.filename or "", error.strerror)
+        return BOOT_FAILED
+    board = WorkerBoard(scoreboard, number, settings.lease_s)
+    name = socket.gethostname()
+    work = Workplace(settings, worker_slots, slots.count, board, store, sandbox, executors, isolation, name)
+    threading.stack_size(STACK_BYTES)
+    crew = _Crew(work)
+    channel.send(handoff.READY)
+    try:
+        crew.serve(channel)
+    finally:
+        executors.end_all()
+        sandbox.remove()
+    return 0
+
+
+class _Crew:
+    """The worker's conversations, a thread each."""
+
+    def __init__(self, work: Workplace) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._conversations: set[Conversation] = set()
+
+    def serve(self, channel: socket.socket) -> None:
+        """Until the listener is gone, or has said DRAIN and the last command has ended."""
+        while True:
+            message, connection = handoff.receive(channel)
+            if connection is not None:
+                self._start(connection)
+            elif message == handoff.DRAIN:
+                self._drain(channel)
+                return
+            elif not message:
+                return
+
+    def _start(self, connection: socket.socket) -> None:
+        try:
+            transport.configure(connection)
+            peer = _show_address(connection.getpeername())
+        except OSError:  # gone again already
+            self._work.board.count(closed=1)
+            connection.close()
+            return
+        conversation = Conversation(connection, peer, self._work)
+        with self._lock:
+            self._conversations.add(conversation)
+        try:
+            threading.Thread(target=self._converse, args=(conversation,), daemon=True).start()
+        except RuntimeError:
+            logger.warning("%s: closed: no thread can be started for it", peer)
+            self._work.board.count(closed=1)
+            conversation.transport.close()
+            with self._lock:
+                self._conversations.discard(conversation)
+
+    def _converse(self, conversation: Conversation) -> None:
+        try:
+            conversation.run()
+        finally:
+            with self._lock:
+                self._conversations.discard(conversation)
+
+    def _drain(self, channel: socket.socket) -> None:
+        """Let what runs come to its end, close what is idle; the listener's end stops us at once."""
+        channel.setblocking(False)
+        while self._close_idle():
+            with contextlib.suppress(BlockingIOError):
+                if not handoff.receive(channel)[0]:
+                    return
+            time.sleep(DRAIN_POLL_S)
+
+    def _close_idle(self) -> int:
+        """Close the idle conversations; answers how many are left at work."""
+        with self._lock:
+            conversations = list(self._conversations)
+        busy = 0
+        for conversation in conversations:
+            if conversation.idle:
+                conversation.transport.close()
+            else:
+                busy += 1
+        return busy
+
+
+def _show_address(address: object) -> str:
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
+
+
+def exit_child(status: int) -> None:
+    """End a forked process without running what the parent registered for its own end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

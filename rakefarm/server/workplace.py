@@ -1,0 +1,25 @@
+"""What the threads of one worker share."""
+
+from dataclasses import dataclass
+
+from rakefarm.config import ServerSettings
+from rakefarm.server.executors import Executors
+from rakefarm.server.sandbox import WorkerSandbox
+from rakefarm.server.scoreboard import WorkerBoard
+from rakefarm.server.slots import WorkerSlots
+from rakefarm.server.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What a worker's threads share: settings, its view of slots and scoreboard, its store, sandbox, executors."""
+
+    settings: ServerSettings
+    slots: WorkerSlots
+    slot_count: int
+    board: WorkerBoard
+    store: Store
+    sandbox: WorkerSandbox
+    executors: Executors
+    isolation: str
+    name: str

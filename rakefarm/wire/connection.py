@@ -1,0 +1,218 @@
+"""One end of a conversation, without I/O: bytes in, messages out; messages in, bytes out.
+
+The driver feeds what it read to `receive_data` and takes `next_event` until that answers None; it writes what
+`send` returns. A streamed message's body comes as `Body` pieces after its message, and goes out by the
+driver's own means (`sendfile`, say), which it reports with `body_sent`. Sizes are checked on the size field,
+before any of the bytes that they announce. After an error the connection is closed for good.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from rakefarm.wire import codec, errors, foreign
+from rakefarm.wire.buffer import Buffer
+from rakefarm.wire.messages import STREAMED, TYPES, Message, MessageType
+from rakefarm.wire.state import SPEAKER, TRANSITIONS, Role, State
+
+STORY_LENGTH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one message may announce, in bytes.
+
+    `payload` holds for each field, `message` for all fields together: a manifest of 50,000 files has some
+    10 MB. (HTTP/2 frames: 16 MiB; gRPC messages: 4 MiB; distcc's tokens: 32 bits unchecked.) `body` is a
+    file's size; it is never allocated, so it only has to stay below what a disk holds.
+    """
+
+    payload: int = 24 << 20
+    message: int = 32 << 20
+    greeting: int = 16 << 10
+    body: int = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A piece of the body of the message before it; `remaining` bytes of it are still to come."""
+
+    data: bytes
+    remaining: int
+
+
+class Connection:
+    """The protocol state of one end of one connection."""
+
+    def __init__(self, role: Role, limits: Limits | None = None) -> None:
+        self.role = role
+        self.state = State.GREETING
+        self._limits = limits or Limits()
+        self._buffer = Buffer()
+        self._story: deque[str] = deque(maxlen=STORY_LENGTH)
+        self._incoming_body = 0
+        self._outgoing_body = 0
+        self._ended = False
+
+    @property
+    def story(self) -> tuple[str, ...]:
+        """The last few messages, newest last: `<HELLO` was received, `>WELCOME` sent."""
+        return tuple(self._story)
+
+    @property
+    def our_turn(self) -> bool:
+        """True when this end is the one that may speak."""
+        return SPEAKER.get(self.state) is self.role
+
+    def send(self, message: Message, body_bytes: int | None = None) -> bytes:
+        """The bytes of `message`, and the state moved on. A streamed message needs the size of its body.
+
+        Raises LocalProtocolError when this state does not allow it.
+        """
+        number = TYPES[type(message)]
+        if self._outgoing_body:
+            raise self._local(f"{number.name} before the body of the last message was sent", number)
+        following = TRANSITIONS.get((self.state, self.role, number))
+        if following is None:
+            raise self._local(f"{self.role.value} may not send {number.name}", number)
+        data = codec.encode(message, body_bytes)
+        self.state = following
+        self._outgoing_body = body_bytes or 0
+        self._story.append(f">{number.name}")
+        return data
+
+    def body_sent(self, count: int) -> None:
+        """Account for `count` bytes of the body of the last message, written by the driver."""
+        if count > self._outgoing_body:
+            raise self._local(f"{count} body bytes sent, {self._outgoing_body} announced", None)
+        self._outgoing_body -= count
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what was read from the peer; empty means that its stream has ended."""
+        if not data:
+            self._ended = True
+        self._buffer.append(data)
+
+    def next_event(self) -> Message | Body | None:
+        """The next message or piece of a body, or None when more bytes are needed.
+
+        Raises a RemoteProtocolError; the connection is then CLOSED.
+        """
+        try:
+            event = self._next_body() if self._incoming_body else self._next_message()
+        except errors.RemoteProtocolError as error:
+            sender = self.role.peer
+            error.state = error.state or self.state
+            error.sender, error.story = sender, error.story or self.story
+            self.state = State.CLOSED
+            raise
+        if event is None and self._ended:
+            self._check_end()
+        return event
+
+    @property
+    def ended(self) -> bool:
+        """True when the peer's stream has ended where it may: between two actions, or after an error."""
+        return self._ended and self.state is State.CLOSED
+
+    def _check_end(self) -> None:
+        between = self.state in (State.READY, State.GREETING)
+        if (between or self.state is State.CLOSED) and not len(self._buffer):
+            self.state = State.CLOSED
+            return
+        state, self.state = self.state, State.CLOSED
+        raise errors.ConnectionCut(
+            "the peer closed the connection in mid-conversation",
+            state=state,
+            sender=self.role.peer,
+            story=self.story,
+        )
+
+    def _next_body(self) -> Body | None:
+        available = min(len(self._buffer), self._incoming_body)
+        if not available:
+            return None
+        data = self._buffer.take(available)
+        assert data is not None
+        self._incoming_body -= available
+        return Body(data, self._incoming_body)
+
+    def _next_message(self) -> Message | None:
+        number = self._buffer.peek_u64(0)
+        if number is None:
+            foreign.check_prefix(self._buffer.peek(8), self.state)
+            return None
+        message_type = self._check_type(number)
+        end = self._find_end(message_type)
+        if end is None:
+            return None
+        streamed = message_type in STREAMED
+        body_bytes = 0
+        if streamed:
+            announced = self._buffer.peek_u64(end)
+            if announced is None:
+                return None
+            body_bytes = announced
+            self._check_size(message_type, body_bytes, self._limits.body)
+        data = self._buffer.take(end + (codec.HEADER_BYTES if streamed else 0))
+        assert data is not None
+        message = codec.decode(message_type, data[codec.HEADER_BYTES : end])
+        self.state = TRANSITIONS[self.state, self.role.peer, message_type]
+        self._incoming_body = body_bytes
+        self._story.append(f"<{message_type.name}")
+        return message
+
+    @property
+    def incoming_body(self) -> int:
+        """How many bytes of the body of the message just received are still to come."""
+        return self._incoming_body
+
+    def _check_type(self, number: int) -> MessageType:
+        try:
+            message_type = MessageType(number)
+        except ValueError:
+            raise errors.UnknownMessage(foreign.describe(self._buffer.peek(64), self.state)) from None
+        if (self.state, self.role.peer, message_type) not in TRANSITIONS:
+            raise errors.IllegalMessage(
+                f"{self.role.peer.value} may not send {message_type.name}", message_type=message_type.name
+            )
+        return message_type
+
+    def _find_end(self, message_type: MessageType) -> int | None:
+        """Where the payloads end, counted from the front; None when a size field is still missing.
+
+        Every size is checked as soon as its eight bytes are there, however far away its payload is.
+        """
+        greeting = self.state in (State.GREETING, State.ADMITTING)
+        payload_limit = self._limits.greeting if greeting else self._limits.payload
+        message_limit = self._limits.greeting if greeting else self._limits.message
+        position = codec.HEADER_BYTES
+        for _ in range(codec.PAYLOAD_COUNTS[message_type]):
+            size = self._buffer.peek_u64(position)
+            if size is None:
+                return None
+            self._check_size(message_type, size, payload_limit)
+            position += 8 + size
+            self._check_size(message_type, position, message_limit)
+        return position if position <= len(self._buffer) else None
+
+    def _check_size(self, message_type: MessageType, size: int, limit: int) -> None:
+        if size > limit:
+            raise errors.LimitExceeded(
+                f"{message_type.name} announces {size} bytes, the limit is {limit}",
+                message_type=message_type.name,
+            )
+
+    def _local(self, text: str, number: MessageType | None) -> errors.LocalProtocolError:
+        return errors.LocalProtocolError(
+            text,
+            state=self.state,
+            sender=self.role,
+            message_type=number.name if number else "",
+            story=self.story,
+        )
+
+    def farewell(self, error: Message) -> bytes:
+        """The bytes of a last ERROR to a peer that broke the protocol, whoever's turn it was; we are CLOSED then."""
+        self.state = State.CLOSED
+        self._story.append(">ERROR")
+        return codec.encode(error)

@@ -1,0 +1,306 @@
+"""Every message of the protocol: its number, its fields, and what each field means.
+
+A field's Python type decides its encoding (see `codec`): `int` is an unsigned 64-bit number, `float` a finite
+IEEE 754 binary64, `str` strict UTF-8, `bytes` a byte string (paths and commands, which need not be UTF-8),
+`tuple[X, ...]` a list. Times are seconds, sizes bytes. A message in STREAMED is followed by one more payload,
+its body, which is read and written in pieces and never held in memory.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+PROTOCOL_NAME = "rakefarm"
+PROTOCOL_VERSIONS = (1,)
+"""The versions that this code speaks, in order of preference."""
+
+
+class MessageType(IntEnum):
+    """The first eight bytes of a message, big-endian. Numbers are never used again."""
+
+    HELLO = 1
+    WELCOME = 2
+    QUOTE_REQUEST = 10
+    QUOTE = 11
+    DECLINE = 12
+    EXECUTE = 20
+    NEED = 21
+    FILE = 22
+    SUPPLIED = 23
+    PROGRESS = 30
+    RESULT = 31
+    STDOUT = 32
+    STDERR = 33
+    OUTPUT = 34
+    DELIVERED = 35
+    ACK = 36
+    DONE = 37
+    ERROR = 99
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A resource an action needs: `mem=2G` is key "mem", value "2G"; a bare key has an empty value."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One named part of a price, as `bid.price` made it."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A price and the place that is held for it.
+
+    `price` decides the auction (a pure number, above zero); `seconds` predicts the action's time here.
+    `lease` names the place on this connection; it is held for `valid_s` seconds.
+    """
+
+    price: float
+    seconds: float
+    terms: tuple[Term, ...]
+    lease: int
+    valid_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input file. `path` is where it goes, relative; `alias` a second name for it, or empty.
+
+    `mode` carries the permission bits (0o777 at most), `mtime_ns` nanoseconds since 1970, `sha256` 32 bytes.
+    """
+
+    path: bytes
+    alias: bytes
+    mode: int
+    mtime_ns: int
+    size: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable for the command; the server takes only names on its allow-list."""
+
+    name: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """client: who I am and which versions I speak. The first message; `protocol` is "rakefarm"."""
+
+    protocol: str
+    versions: tuple[int, ...]
+    capabilities: tuple[str, ...]
+    nonce: bytes
+    client: str
+    software: str
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """server: the version that we speak, and what this server is. `slots` bounds commands at one time."""
+
+    version: int
+    capabilities: tuple[str, ...]
+    nonce: bytes
+    server: str
+    software: str
+    slots: int
+    cores: int
+    isolation: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteRequest:
+    """client: what would this cost? `kind` is compile, link or other; `input_bytes` all its inputs."""
+
+    kind: str
+    needs: tuple[Need, ...]
+    input_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """server: an offer, with its place held."""
+
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """server: I can't or won't run this now. `reason` is one word for programs, `text` a line for people."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """client: run this command. The manifest names its inputs by content.
+
+    `lease` is the offer's (0: none). `declared` is 1 when `produces` is the exact list of outputs, else 0.
+    `timeout_s` 0 means no limit. `label` names the action in the server's log.
+    """
+
+    lease: int
+    kind: str
+    needs: tuple[Need, ...]
+    command: bytes
+    manifest: tuple[Input, ...]
+    declared: int
+    produces: tuple[bytes, ...]
+    timeout_s: float
+    environment: tuple[Variable, ...]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeedFiles:
+    """server: I lack these inputs; `indexes` count from 0 in the manifest, ascending."""
+
+    indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """client: the input `index`; its body follows and must have the manifest's size and digest."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Supplied:
+    """client: that was the last file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """server: still alive. `phase` is queued or running; CPU and memory are the whole process tree's."""
+
+    phase: str
+    elapsed_s: float
+    cpu_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """server: the command has ended. `outcome` is one of `OUTCOMES`.
+
+    `status` is the exit status (exited), the signal's number (signalled), else 0. `elapsed_s` is the
+    command's own time, `queued_s` its wait for a slot. `detail` is a line for people.
+    """
+
+    outcome: str
+    status: int
+    elapsed_s: float
+    queued_s: float
+    cpu_s: float
+    peak_memory_bytes: int
+    detail: str
+
+
+OUTCOMES = {
+    "exited": "the command ended by itself",
+    "signalled": "a signal ended the command",
+    "timed_out": "the action's own time limit ended the command",
+    "missing_output": "the command ended well but did not make a declared output",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stdout:
+    """server: standard output, byte for byte, as the body. Absent when empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stderr:
+    """server: standard error, as STDOUT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """server: one file that the command made or changed; the body is its content."""
+
+    path: bytes
+    mode: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """server: that was everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """client: everything arrived whole; the server may forget the action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """server: the sandbox is empty again. `offers` holds a fresh offer for a like action, or nothing."""
+
+    offers: tuple[Offer, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """whoever speaks: I give up, and close. `code` is one word for programs, `text` a line for people."""
+
+    code: str
+    text: str
+
+
+Message = (
+    Hello
+    | Welcome
+    | QuoteRequest
+    | Quote
+    | Decline
+    | Execute
+    | NeedFiles
+    | File
+    | Supplied
+    | Progress
+    | Result
+    | Stdout
+    | Stderr
+    | Output
+    | Delivered
+    | Ack
+    | Done
+    | Error
+)
+
+CLASSES: dict[MessageType, type[Message]] = {
+    MessageType.HELLO: Hello,
+    MessageType.WELCOME: Welcome,
+    MessageType.QUOTE_REQUEST: QuoteRequest,
+    MessageType.QUOTE: Quote,
+    MessageType.DECLINE: Decline,
+    MessageType.EXECUTE: Execute,
+    MessageType.NEED: NeedFiles,
+    MessageType.FILE: File,
+    MessageType.SUPPLIED: Supplied,
+    MessageType.PROGRESS: Progress,
+    MessageType.RESULT: Result,
+    MessageType.STDOUT: Stdout,
+    MessageType.STDERR: Stderr,
+    MessageType.OUTPUT: Output,
+    MessageType.DELIVERED: Delivered,
+    MessageType.ACK: Ack,
+    MessageType.DONE: Done,
+    MessageType.ERROR: Error,
+}
+
+TYPES: dict[type[Message], MessageType] = {cls: number for number, cls in CLASSES.items()}
+
+STREAMED = frozenset({MessageType.FILE, MessageType.STDOUT, MessageType.STDERR, MessageType.OUTPUT})

@@ -1,0 +1,74 @@
+"""The conversation as one table.
+
+The rules: the client speaks first; in every state exactly one side may speak; a message is legal when
+`(state, sender, message type)` is in the table, and the table names the state that follows. The protocol is
+half duplex, so the same table serves both ends: what one sends, the other receives in the same state.
+
+`docs/states.md` is drawn from this table (`scripts/draw_states.py`), and a test keeps it fresh.
+"""
+
+from enum import Enum
+
+from rakefarm.wire.messages import MessageType as M
+
+
+class Role(Enum):
+    """The two ends of a connection. The client is the one that connected."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+    @property
+    def peer(self) -> "Role":
+        """The other end."""
+        return Role.SERVER if self is Role.CLIENT else Role.CLIENT
+
+
+class State(Enum):
+    """Where a conversation stands. Each value says who speaks and about what."""
+
+    GREETING = "the client introduces itself"
+    ADMITTING = "the server accepts or refuses the client"
+    READY = "the client may ask for a quote or have a command executed"
+    QUOTING = "the server quotes a price or declines"
+    STAGING = "the server says which input files it lacks, or starts at once"
+    SUPPLYING = "the client sends the files that the server lacks"
+    RUNNING = "the server reports progress until the command has ended"
+    DELIVERING = "the server sends what the command wrote"
+    ACKNOWLEDGING = "the client confirms that everything arrived"
+    SETTLING = "the server frees the sandbox and makes a fresh offer"
+    CLOSED = "nobody speaks any more"
+
+
+CLIENT, SERVER = Role.CLIENT, Role.SERVER
+S = State
+
+TRANSITIONS: dict[tuple[State, Role, M], State] = {
+    (S.GREETING, CLIENT, M.HELLO): S.ADMITTING,
+    (S.ADMITTING, SERVER, M.WELCOME): S.READY,
+    (S.READY, CLIENT, M.QUOTE_REQUEST): S.QUOTING,
+    (S.READY, CLIENT, M.EXECUTE): S.STAGING,
+    (S.QUOTING, SERVER, M.QUOTE): S.READY,
+    (S.QUOTING, SERVER, M.DECLINE): S.READY,
+    (S.STAGING, SERVER, M.NEED): S.SUPPLYING,
+    (S.STAGING, SERVER, M.PROGRESS): S.RUNNING,
+    (S.STAGING, SERVER, M.RESULT): S.DELIVERING,
+    (S.STAGING, SERVER, M.DECLINE): S.READY,
+    (S.SUPPLYING, CLIENT, M.FILE): S.SUPPLYING,
+    (S.SUPPLYING, CLIENT, M.SUPPLIED): S.RUNNING,
+    (S.RUNNING, SERVER, M.PROGRESS): S.RUNNING,
+    (S.RUNNING, SERVER, M.RESULT): S.DELIVERING,
+    (S.RUNNING, SERVER, M.DECLINE): S.READY,
+    (S.DELIVERING, SERVER, M.STDOUT): S.DELIVERING,
+    (S.DELIVERING, SERVER, M.STDERR): S.DELIVERING,
+    (S.DELIVERING, SERVER, M.OUTPUT): S.DELIVERING,
+    (S.DELIVERING, SERVER, M.DELIVERED): S.ACKNOWLEDGING,
+    (S.ACKNOWLEDGING, CLIENT, M.ACK): S.SETTLING,
+    (S.SETTLING, SERVER, M.DONE): S.READY,
+}
+
+SPEAKER: dict[State, Role] = {state: sender for state, sender, _ in TRANSITIONS}
+
+# Whoever speaks may give up instead, from any state: ERROR says why, and the connection is over.
+for _state, _speaker in SPEAKER.items():
+    TRANSITIONS[_state, _speaker, M.ERROR] = S.CLOSED
