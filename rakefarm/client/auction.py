@@ -2,7 +2,7 @@
 
 One auction at a time: quotes asked for one after another see each other's places, quotes asked for in one burst
 don't, and a burst herds onto one host. The answer of a host is what it says now, or the offer that came with the
-last DONE on that link for a like action, if that still holds: it was made an instant ago, and saves the round trip.
+last result on that link for a like action, if that still holds: it was made an instant ago, and saves the round trip.
 """
 
 import threading

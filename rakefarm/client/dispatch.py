@@ -169,7 +169,7 @@ class Dispatcher:
                 thread.start()
 
     def _remote_limit(self) -> int:
-        slots = max(1, self._farm.slots)
+        slots = max(1, self._farm.slots) + int(os.environ.get("EXTRA","0"))
         return min(slots, self._settings.jobs) if self._settings.jobs else slots
 
     def _local_limit(self) -> int:
@@ -180,13 +180,20 @@ class Dispatcher:
     def _work(self, is_remote: bool) -> None:
         perform = self._perform_remote if is_remote else self._perform_local
         waiting = self._queues[is_remote]
-        while not self._cancelled and (planned := waiting.get()) is not None:
+        while not self._cancelled and (planned := self._next(waiting)) is not None:
             try:
                 self._done.put((planned.number, self._run_action(planned, perform)))
             except BaseException as error:
                 # Handed to the main thread, which ends the build and raises it again.
                 self._done.put(error)
                 return
+
+    def _next(self, waiting: queue.SimpleQueue[PlannedAction | None]) -> PlannedAction | None:
+        try:
+            return waiting.get_nowait()
+        except queue.Empty:
+            self._farm.flush_idle()
+            return waiting.get()
 
     def _run_action(self, planned: PlannedAction, perform: Callable[[PlannedAction], Report]) -> Outcome:
         started = time.monotonic()
@@ -287,7 +294,7 @@ class Dispatcher:
             self._judge(report, result)
             if report.outcome is Outcome.SUCCEEDED:
                 self._install(planned, incoming, report)
-            link.acknowledge(order.request)
+            link.acknowledge()
         except BaseException:
             self._farm.discard(link)
             report.stdout.close()

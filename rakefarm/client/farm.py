@@ -13,6 +13,7 @@ from rakefarm.client.link import HostFailed, Link, connect
 from rakefarm.config import ClientSettings
 from rakefarm.events import HostLeftOut, HostReady, Stream
 from rakefarm.hosts import Host
+from rakefarm.transport import Lost
 
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
@@ -62,7 +63,7 @@ class Farm:
         self._environ = environ
         self._stream = stream
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         self._in_use: set[Link] = set()
         self.members = [Member(host) for host in hosts]
 
@@ -96,7 +97,7 @@ class Farm:
     def checkout(self, member: Member) -> Link | None:
         """An idle link to the host, or a new one; None when it fails, which is then left out."""
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 return None
             if member.idle:
                 link = member.idle.pop()
@@ -108,7 +109,7 @@ class Farm:
             self.leave_out(member, str(error))
             return None
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 link.close()
                 return None
             first = not member.ready
@@ -131,10 +132,23 @@ class Farm:
         """Keep a link for the next question."""
         with self._lock:
             self._in_use.discard(link)
-            if not self._closed:
+            if not self._closed.is_set():
                 member.idle.append(link)
                 return
         link.close()
+
+    def flush_idle(self) -> None:
+        """Nothing more is to be asked for now: write the acknowledgements that idle links hold back."""
+        for member in self.members:
+            with self._lock:
+                idle, member.idle = member.idle, []
+            for link in idle:
+                try:
+                    link.flush()
+                except Lost:
+                    link.close()
+                else:
+                    self.give_back(member, link)
 
     def discard(self, link: Link) -> None:
         """Close a link that can't be used any more."""
@@ -145,7 +159,7 @@ class Farm:
     def leave_out(self, member: Member, reason: str) -> None:
         """The host failed: don't ask it for a while, or not at all if it never answered."""
         with self._lock:
-            told = bool(member.problem) or self._closed
+            told = bool(member.problem) or self._closed.is_set()
             member.problem = reason
             member.asked_again_at = time.monotonic() + member.pause_s
             member.pause_s = min(member.pause_s * 2, LONGEST_PAUSE_S)
@@ -159,7 +173,7 @@ class Farm:
     def close(self) -> None:
         """Close every link, also those in use: their threads see the end at once, and the servers stop our commands."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             links = [*self._in_use, *(link for member in self.members for link in member.idle)]
             for member in self.members:
                 member.idle.clear()

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from rakefarm import __version__, transport
 from rakefarm.hosts import Host
 from rakefarm.transport import Lost, Transport
-from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role, State
+from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role
 from rakefarm.wire.messages import (
     PROTOCOL_NAME,
     PROTOCOL_VERSIONS,
     Ack,
     Decline,
-    Done,
     Error,
     Hello,
     Message,
@@ -61,69 +60,54 @@ class Link:
         self.transport = link
         self.welcome = welcome
         self._held: _Held | None = None
-        self._asked: Request | None = None
-        self._asked_on_wire = False
 
     # --- asking for a price ---------------------------------------------------------------------------
 
     def ask(self, request: Request) -> None:
-        """Begin to ask; `take_quote` has the answer. An offer that came with the last DONE for a like request, and still
+        """Begin to ask; `take_quote` has the answer. An offer that came with the last result for a like request, and still
         holds, is the answer, without a message."""
-        self._asked = request
-        self._asked_on_wire = False
-        if self.transport.connection.state is State.READY:
-            self._ask_or_use_held()
-
-    def _ask_or_use_held(self) -> None:
-        assert self._asked is not None
-        if self._held is not None and (
-            self._held.until < time.monotonic()
-            or (self._held.request.kind, self._held.request.needs) != (self._asked.kind, self._asked.needs)
+        held = self._held
+        if held is not None and (
+            held.until < time.monotonic()
+            or (held.request.kind, held.request.needs) != (request.kind, request.needs)
         ):
             self._held = None
         if self._held is None:
-            self.transport.send(QuoteRequest(self._asked.kind, self._asked.needs, self._asked.input_bytes))
-            self._asked_on_wire = True
+            self.transport.send(QuoteRequest(request.kind, request.needs, request.input_bytes))
 
     def take_quote(self, readable: bool) -> Offer | Decline | None:
         """The answer, or None while there is none. `readable`: poll says that something came.
 
         Raises Lost or a protocol error.
         """
-        while True:
-            if not self._asked_on_wire and self._held is not None:
-                offer, self._held = self._held.offer, None
+        if self._held is not None:
+            offer, self._held = self._held.offer, None
+            return offer
+        message = self.transport.receive_ready(readable)
+        match message:
+            case None | Decline():
+                return message
+            case Quote(offer):
                 return offer
-            message = self.transport.receive_ready(readable)
-            readable = False
-            if message is None:
-                return None
-            match message:
-                case Done():
-                    self._settle(message)
-                    self._ask_or_use_held()
-                case Quote(offer):
-                    return offer
-                case Decline():
-                    return message
-                case _:
-                    raise refused(message)
-
-    def _settle(self, done: Done) -> None:
-        assert self._asked is not None
-        if done.offers and self._last is not None:
-            offer = done.offers[0]
-            self._held = _Held(offer, self._last, time.monotonic() + offer.valid_s / 2)
+            case _:
+                raise refused(message)
 
     # --- an action ------------------------------------------------------------------------------------
 
-    _last: Request | None = None
+    def keep(self, offers: tuple[Offer, ...], request: Request) -> None:
+        """Hold on to the offer that came with the last result, for a like request soon. Half of its time is left for
+        its way back to the server."""
+        if offers:
+            self._held = _Held(offers[0], request, time.monotonic() + offers[0].valid_s / 2)
 
-    def acknowledge(self, request: Request) -> None:
-        """End an action: everything arrived. The server's DONE, with its fresh offer, is read with the next quote, so
-        that it tidies up while we go on."""
-        self._last = request
-        self.transport.send(Ack())
+    def acknowledge(self) -> None:
+        """End an action: everything arrived. Written with the next request, or by `flush` when there is none soon, since a
+        write of its own wakes the server for nothing."""
+        self.transport.gather(Ack())
+
+    def flush(self) -> None:
+        """Write an acknowledgement that still waits for company. Raises Lost."""
+        self.transport.flush()
 
     def receive(self) -> Message:
         """The next message; ERROR becomes an exception. Raises Lost or a protocol error."""

@@ -106,7 +106,7 @@ class Frame:
         return set_cell_size(f"{head}{self._ellipsis}{tail}", width)
 
     def _heading(self) -> str:
-        sizes = ("", "     bytes ", "      sent  received ")[self._size_columns]
+        sizes = ("", "    bytes ", "     sent  received ")[self._size_columns]
         return f"action {'host':<{self._host_width}} phase      price elapsed {sizes}command"
 
     def _row(self, row: ActionRow) -> list[Segment]:
@@ -349,7 +349,8 @@ class LiveView:
     def _say(self, text: str) -> None:
         self._begin_line()
         self._open_action = None
-        self._append(self._stderr, self._stderr.encode(text))
+        # Our own lines come out straight on a terminal in raw mode, too.
+        self._append(self._stderr, self._stderr.encode(text.replace("\n", "\r\n")))
 
     def _output(self, event: ActionOutput) -> None:
         if self._open_action != event.action:

@@ -89,6 +89,8 @@ class Incoming:
     def install(self, skip: frozenset[str] = frozenset()) -> None:
         """Give every file its name, except those in `skip`. Raises OutputError; files before it are then installed,
         each whole."""
+        if not self._files:
+            return
         umask = current_umask()
         for file in self._files:
             if os.fsdecode(file.path) not in skip:

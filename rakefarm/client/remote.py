@@ -91,7 +91,8 @@ def execute(order: Order, award: Award, incoming: Incoming, stdout: Capture, std
             case Output() as output:
                 tell("receiving", 0.0, 0)
                 _receive_output(order, output, incoming, award)
-            case Delivered():
+            case Delivered(offers):
+                link.keep(offers, order.request)
                 assert result is not None, "the state table puts RESULT first"
                 member.sent.update(entry.sha256 for entry in order.manifest.entries)
                 return result

@@ -1,4 +1,4 @@
-"""One EXECUTE from its request to its DONE: stage, wait for a slot, run, deliver, tidy."""
+"""One EXECUTE from its request to its ACK: stage, wait for a slot, run, deliver, tidy."""
 
 import itertools
 import os
@@ -21,7 +21,6 @@ from rakefarm.wire.messages import (
     Ack,
     Decline,
     Delivered,
-    Done,
     Execute,
     File,
     Message,
@@ -89,14 +88,11 @@ class Action:
             self._transport.send(Decline("disk", f"the server can't make a sandbox: {error.strerror}"))
             return
         try:
-            done = self._run_in(directory)
+            self._run_in(directory)
         finally:
             directory.remove()
-        if done:
-            self._finish()
 
-    def _run_in(self, directory: ActionDirectory) -> bool:
-        """True when the result was delivered and acknowledged, False when we declined."""
+    def _run_in(self, directory: ActionDirectory) -> None:
         staging = Staging(self._request.manifest, directory, self._work.store)
         try:
             self._supply(staging)
@@ -106,16 +102,15 @@ class Action:
             reason = failure.reason if isinstance(failure, StagingFailed) else "executor"
             logger.warning("%s: could not run %r: %s", self._talk.peer, self._request.label, failure)
             self._transport.send(Decline(reason, str(failure)))
-            return False
+            return
         try:
             if ended.outcome == "could_not_start":
                 self._transport.send(Decline("executor", f"the command could not be started: {ended.detail}"))
-                return False
+                return
             self._deliver(directory, staging, started, ended, files)
         finally:
             for descriptor in files:
                 os.close(descriptor)
-        return True
 
     # --- inputs ---------------------------------------------------------------------------------------
 
@@ -266,7 +261,8 @@ class Action:
                 self._transport.gather_pieces(message, size, pieces)
         for file in made:
             self._send_output(file)
-        self._transport.send(Delivered())
+        offer = self._talk.quote(self._request.kind, self._request.needs, 0)
+        self._transport.send(Delivered((offer.offer,) if isinstance(offer, Quote) else ()))
         for file in made:
             self._work.store.add(file.sha256, file.source, file.size)
         self._talk.expect(Ack)
@@ -282,11 +278,6 @@ class Action:
             self._transport.gather_file(Output(file.path, file.mode, file.sha256), descriptor, file.size)
         finally:
             os.close(descriptor)
-
-    def _finish(self) -> None:
-        """Everything arrived and the sandbox is empty: say so, with a fresh offer for a like action."""
-        offer = self._talk.quote(self._request.kind, self._request.needs, 0)
-        self._transport.send(Done((offer.offer,) if isinstance(offer, Quote) else ()))
 
 
 def _read_pieces(descriptor: int) -> Iterator[bytes]:

@@ -1,5 +1,10 @@
 """A byte buffer that answers "here are n bytes" or "not yet"."""
 
+import struct
+
+
+_U64 = struct.Struct(">Q")
+
 
 class Buffer:
     """Bytes as they came off the wire, consumed from the front.
@@ -26,7 +31,8 @@ class Buffer:
         start = self._start + offset
         if start + 8 > len(self._data):
             return None
-        return int.from_bytes(self._data[start : start + 8], "big")
+        number: int = _U64.unpack_from(self._data, start)[0]
+        return number
 
     def peek(self, count: int) -> bytes:
         """Up to `count` bytes from the front, without consuming them."""

@@ -15,6 +15,9 @@ from rakefarm.wire.messages import STREAMED, TYPES, Message, MessageType
 from rakefarm.wire.state import SPEAKER, TRANSITIONS, Role, State
 
 STORY_LENGTH = 6
+_TYPES = {int(number): number for number in MessageType}
+_SENT = {number: f">{number.name}" for number in MessageType}
+_RECEIVED = {number: f"<{number.name}" for number in MessageType}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Connection:
         data = codec.encode(message, body_bytes)
         self.state = following
         self._outgoing_body = body_bytes or 0
-        self._story.append(f">{number.name}")
+        self._story.append(_SENT[number])
         return data
 
     def body_sent(self, count: int) -> None:
@@ -158,7 +161,7 @@ class Connection:
         message = codec.decode(message_type, data[codec.HEADER_BYTES : end])
         self.state = TRANSITIONS[self.state, self.role.peer, message_type]
         self._incoming_body = body_bytes
-        self._story.append(f"<{message_type.name}")
+        self._story.append(_RECEIVED[message_type])
         return message
 
     @property
@@ -167,10 +170,9 @@ class Connection:
         return self._incoming_body
 
     def _check_type(self, number: int) -> MessageType:
-        try:
-            message_type = MessageType(number)
-        except ValueError:
-            raise errors.UnknownMessage(foreign.describe(self._buffer.peek(64), self.state)) from None
+        message_type = _TYPES.get(number)
+        if message_type is None:
+            raise errors.UnknownMessage(foreign.describe(self._buffer.peek(64), self.state))
         if (self.state, self.role.peer, message_type) not in TRANSITIONS:
             raise errors.IllegalMessage(
                 f"{self.role.peer.value} may not send {message_type.name}", message_type=message_type.name

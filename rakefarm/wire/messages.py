@@ -6,7 +6,7 @@ IEEE 754 binary64, `str` strict UTF-8, `bytes` a byte string (paths and commands
 its body, which is read and written in pieces and never held in memory.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 PROTOCOL_NAME = "rakefarm"
@@ -33,7 +33,6 @@ class MessageType(IntEnum):
     OUTPUT = 34
     DELIVERED = 35
     ACK = 36
-    DONE = 37
     ERROR = 99
 
 
@@ -236,19 +235,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """server: that was everything."""
+    """server: that was everything. `offers` holds a fresh offer for a like action, or nothing."""
+
+    offers: tuple[Offer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
     """client: everything arrived whole; the server may forget the action."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """server: the sandbox is empty again. `offers` holds a fresh offer for a like action, or nothing."""
-
-    offers: tuple[Offer, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +270,6 @@ Message = (
     | Output
     | Delivered
     | Ack
-    | Done
     | Error
 )
 
@@ -297,7 +290,6 @@ CLASSES: dict[MessageType, type[Message]] = {
     MessageType.OUTPUT: Output,
     MessageType.DELIVERED: Delivered,
     MessageType.ACK: Ack,
-    MessageType.DONE: Done,
     MessageType.ERROR: Error,
 }
 

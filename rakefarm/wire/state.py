@@ -15,6 +15,8 @@ from rakefarm.wire.messages import MessageType as M
 class Role(Enum):
     """The two ends of a connection. The client is the one that connected."""
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own hash is Python code, called a message
+
     CLIENT = "client"
     SERVER = "server"
 
@@ -27,6 +29,8 @@ class Role(Enum):
 class State(Enum):
     """Where a conversation stands. Each value says who speaks and about what."""
 
+    __hash__ = object.__hash__
+
     GREETING = "the client introduces itself"
     ADMITTING = "the server accepts or refuses the client"
     READY = "the client may ask for a quote or have a command executed"
@@ -35,8 +39,7 @@ class State(Enum):
     SUPPLYING = "the client sends the files that the server lacks"
     RUNNING = "the server reports progress until the command has ended"
     DELIVERING = "the server sends what the command wrote"
-    ACKNOWLEDGING = "the client confirms that everything arrived"
-    SETTLING = "the server frees the sandbox and makes a fresh offer"
+    ACKNOWLEDGING = "the client confirms that everything arrived, and may go on"
     CLOSED = "nobody speaks any more"
 
 
@@ -63,8 +66,7 @@ TRANSITIONS: dict[tuple[State, Role, M], State] = {
     (S.DELIVERING, SERVER, M.STDERR): S.DELIVERING,
     (S.DELIVERING, SERVER, M.OUTPUT): S.DELIVERING,
     (S.DELIVERING, SERVER, M.DELIVERED): S.ACKNOWLEDGING,
-    (S.ACKNOWLEDGING, CLIENT, M.ACK): S.SETTLING,
-    (S.SETTLING, SERVER, M.DONE): S.READY,
+    (S.ACKNOWLEDGING, CLIENT, M.ACK): S.READY,
 }
 
 SPEAKER: dict[State, Role] = {state: sender for state, sender, _ in TRANSITIONS}
