@@ -1,12 +1,13 @@
 """The commands: `rakefarm`, `rakeserver` and `rake-p`. The only module that knows both client and server."""
 
 import argparse
-import dataclasses
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import structs
 
 from rakefarm import __version__
 from rakefarm.config import ClientSettings, ConfigError, load_settings
@@ -198,7 +199,7 @@ def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) ->
     elif settings.hosts:
         # The Rakefile's own hosts come before the file's.
         changes["hosts"] = ("", *settings.hosts)
-    return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    return structs.replace(settings, **changes)
 
 
 def _choose_hosts(settings: ClientSettings, named: tuple[Host, ...], port: int) -> tuple[Host, ...]:

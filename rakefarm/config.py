@@ -3,12 +3,12 @@
 Precedence: option > `RAKEFARM_*` variable > Rakefile > user file > `/etc/rakefarm/` > default.
 """
 
-import dataclasses
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
+
+from msgspec import Struct, field, structs
 
 from rakefarm.market.bid import Coefficients, parse_size
 
@@ -19,8 +19,7 @@ class ConfigError(Exception):
     """The configuration can't be used; the text names the file, the key and what is right."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
+class ServerSettings(Struct, frozen=True):
     """What a server runs with. Sizes in bytes, times in seconds; 0 slots or workers: as many as fit the machine."""
 
     address: str = "127.0.0.1"
@@ -40,8 +39,7 @@ class ServerSettings:
     price: Coefficients = field(default_factory=Coefficients)
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
+class ClientSettings(Struct, frozen=True):
     """What a build runs with. Times in seconds; 0 jobs: as many as the farm has slots."""
 
     hosts: tuple[str, ...] = ()
@@ -90,13 +88,13 @@ def _apply(settings: Any, values: Mapping[str, Any], where: str) -> Any:
             known = ", ".join(sorted(hints))
             raise ConfigError(f"{where}: unknown key '{key}'; there are {known}")
         current = getattr(settings, key)
-        if dataclasses.is_dataclass(current):
+        if isinstance(current, Struct):
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}: '{key}' is a table, write [{key}]")
             changes[key] = _apply(current, value, f"{where}: [{key}]")
         else:
             changes[key] = _convert(current, value, f"{where}: {key}")
-    return dataclasses.replace(settings, **changes)
+    return structs.replace(settings, **changes)
 
 
 def _convert(current: Any, value: Any, where: str) -> Any:

@@ -8,16 +8,16 @@ about a build is kept for display. Events are frozen; each carries the run it be
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar
+
+from msgspec import Struct, field, structs
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes; a new field or a new event does not raise it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """What every event carries. `time_s` is monotonic seconds, `at` an RFC 3339 time in UTC."""
 
     name: ClassVar[str] = "event"
@@ -32,13 +32,12 @@ class Event:
         by `json` itself, so that no byte is lost.
         """
         record: dict[str, object] = {"schema": SCHEMA_VERSION, "event": self.name}
-        for key, value in asdict(self).items():
+        for key, value in structs.asdict(self).items():
             record[key] = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
         return record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildStarted(Event):
+class BuildStarted(Event, frozen=True, kw_only=True):
     """The first event of a run: how much there is to do and who may do it."""
 
     name: ClassVar[str] = "build_started"
@@ -49,8 +48,7 @@ class BuildStarted(Event):
     embedded: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostReady(Event):
+class HostReady(Event, frozen=True, kw_only=True):
     """A host answered the first exchange and may be asked for quotes."""
 
     name: ClassVar[str] = "host_ready"
@@ -60,8 +58,7 @@ class HostReady(Event):
     isolation: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostLeftOut(Event):
+class HostLeftOut(Event, frozen=True, kw_only=True):
     """A host is no longer asked: `reason` says what happened (unresolvable, refused, silent, lost)."""
 
     name: ClassVar[str] = "host_left_out"
@@ -69,8 +66,7 @@ class HostLeftOut(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetStarted(Event):
+class SetStarted(Event, frozen=True, kw_only=True):
     """An action set begins; `index` counts from 0 in file order."""
 
     name: ClassVar[str] = "set_started"
@@ -79,8 +75,7 @@ class SetStarted(Event):
     actions: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionQueued(Event):
+class ActionQueued(Event, frozen=True, kw_only=True):
     """An action is ready to run and waits for a host or a local place."""
 
     name: ClassVar[str] = "action_queued"
@@ -91,8 +86,7 @@ class ActionQueued(Event):
     remote: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuoteReceived(Event):
+class QuoteReceived(Event, frozen=True, kw_only=True):
     """One host's answer to a cost request. `price` is None when it declined, and `reason` says why."""
 
     name: ClassVar[str] = "quote_received"
@@ -104,8 +98,7 @@ class QuoteReceived(Event):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionPlaced(Event):
+class ActionPlaced(Event, frozen=True, kw_only=True):
     """The auction is over: this host won the action at this price ("local" for an action that runs here)."""
 
     name: ClassVar[str] = "action_placed"
@@ -115,8 +108,7 @@ class ActionPlaced(Event):
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionPhase(Event):
+class ActionPhase(Event, frozen=True, kw_only=True):
     """An action moved on: `phase` is sending, queued, running or receiving. CPU in seconds, memory in bytes."""
 
     name: ClassVar[str] = "action_phase"
@@ -127,8 +119,7 @@ class ActionPhase(Event):
     memory_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionRetried(Event):
+class ActionRetried(Event, frozen=True, kw_only=True):
     """The farm lost or refused an action; it is bid for again. Never the command's own failure."""
 
     name: ClassVar[str] = "action_retried"
@@ -137,8 +128,7 @@ class ActionRetried(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionOutput(Event):
+class ActionOutput(Event, frozen=True, kw_only=True):
     """What an action wrote, whole, bytes unchanged. Emitted just before its ActionFinished.
 
     Larger outputs arrive as several events in order, never interleaved with another action's.
@@ -150,8 +140,7 @@ class ActionOutput(Event):
     stderr: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionFinished(Event):
+class ActionFinished(Event, frozen=True, kw_only=True):
     """The end of an action. `outcome` is succeeded, failed (it ran), or not_run (the farm could not).
 
     `detail` reads "exit status 1", "killed by signal 9 (SIGKILL)", "missing required file x.h", …
@@ -172,8 +161,7 @@ class ActionFinished(Event):
     outputs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice(Event):
+class Notice(Event, frozen=True, kw_only=True):
     """One line for the user: `level` is info, warning or error."""
 
     name: ClassVar[str] = "notice"
@@ -181,8 +169,7 @@ class Notice(Event):
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildFinished(Event):
+class BuildFinished(Event, frozen=True, kw_only=True):
     """The last event of a run. `not_started` counts actions of sets that were never begun."""
 
     name: ClassVar[str] = "build_finished"
@@ -216,8 +203,8 @@ class Stream:
         """As `emit`, for events that are made one at a time because all together they are too large."""
         with self._lock:
             for event in events:
-                object.__setattr__(event, "run_id", self._run_id)
-                object.__setattr__(event, "time_s", time.monotonic())
-                object.__setattr__(event, "at", datetime.now(UTC).isoformat(timespec="milliseconds"))
+                structs.force_setattr(event, "run_id", self._run_id)
+                structs.force_setattr(event, "time_s", time.monotonic())
+                structs.force_setattr(event, "at", datetime.now(UTC).isoformat(timespec="milliseconds"))
                 for consumer in self._consumers:
                     consumer(event)

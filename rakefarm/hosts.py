@@ -11,8 +11,10 @@ surprise (`getaddrinfo` raises UnicodeError, not OSError, for an empty or over-l
 """
 
 import re
-from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 MAX_PORT = 65535
 MAX_SLOTS = 4096
@@ -31,8 +33,7 @@ class HostSyntaxError(ValueError):
     """A host entry is malformed. `str()` is one line: what is wrong, and what a right one looks like."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """One server: a name or address (IPv6 without its brackets), and what was written beside it.
 
     `port` is None when none was named (the default applies); `slots`, when named, bounds how many actions

@@ -16,7 +16,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
+
+from rakefarm.words import split_plain
 
 SHELL = "/bin/sh"
 READ_BYTES = 65536
@@ -27,32 +30,27 @@ STRAGGLER_S = 1.0
 _DEFAULTED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Struct, frozen=True):
     """Ended by itself."""
 
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class Signalled:
+class Signalled(Struct, frozen=True):
     """Ended by a signal that we did not send."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(Struct, frozen=True):
     """Killed because its time was up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """Killed because whoever asked for it is gone or asked to stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class CouldNotStart:
+class CouldNotStart(Struct, frozen=True):
     """The shell could not be started; `text` is the system's reason."""
 
     text: str
@@ -107,8 +105,7 @@ class Capture:
             self._file = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """A command's end, what it used (seconds, bytes) and what it wrote. Close both captures when done."""
 
     ending: Ending
@@ -141,7 +138,9 @@ def run(
     end_strays: Callable[[], None] | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> Completed:
-    """Run `command` under `/bin/sh -c` in `directory` (else the current one) until it and its group are gone.
+    """Run `command` as `/bin/sh -c` would, in `directory` (else the current one), until it and its group are gone.
+
+    A command of plain words is started without the shell (see `words`); `environment` should have PWD then.
 
     `cancel` is a descriptor: when it becomes readable, or its peer closes, the command is killed. `end_strays`
     is called after the end, to kill what left the group. Raises OSError when pipes or the spill file fail; the
@@ -149,11 +148,8 @@ def run(
     """
     stdout, stderr = Capture(spill_directory), Capture(spill_directory)
     started = time.monotonic()
-    arguments: list[bytes | str] = [SHELL, "-c", command]
-    if directory is not None:
-        arguments = [SHELL, "-c", 'cd -- "$1" && exec /bin/sh -c "$2"', "sh", directory, command]
     try:
-        pid, out, err = _spawn(arguments, environment)
+        pid, out, err = _start(command, environment, directory)
     except OSError as error:
         refused = CouldNotStart(error.strerror or str(error))
         return Completed(refused, 0.0, 0.0, 0, stdout, stderr)
@@ -189,13 +185,26 @@ def _ending(status: int) -> Ending:
     return Exited(code) if code >= 0 else Signalled(-code)
 
 
-def _spawn(arguments: list[bytes | str], environment: Mapping[bytes, bytes]) -> tuple[int, int, int]:
+def _start(
+    command: bytes, environment: Mapping[bytes, bytes], directory: bytes | None
+) -> tuple[int, int, int]:
+    if directory is not None:
+        changed = 'cd -- "$1" && exec /bin/sh -c "$2"'
+        return _spawn(SHELL, [SHELL, "-c", changed, "sh", directory, command], environment)
+    plain = split_plain(command, environment)
+    if plain is not None:
+        with contextlib.suppress(OSError):  # a script without #!, say: the shell knows what to do with it
+            return _spawn(plain[0], [*plain[1]], environment)
+    return _spawn(SHELL, [SHELL, "-c", command], environment)
+
+
+def _spawn(program: str | bytes, arguments: list[bytes | str], environment: Mapping[bytes, bytes]) -> tuple[int, int, int]:
     """Start the program in a session of its own; answers its pid and the read ends of both pipes."""
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.posix_spawn(
-            SHELL,
+            program,
             arguments,
             environment,
             file_actions=[

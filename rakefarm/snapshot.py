@@ -9,7 +9,8 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm.digest import hash_descriptor
 
@@ -18,16 +19,14 @@ CLOCK_REALTIME_COARSE = 5  # linux/time.h; the time module has no name for it
 Stamp = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(Struct, frozen=True):
     """An input as it was placed: its digest, and what the file system said of it then."""
 
     sha256: bytes
     stamp: Stamp
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(Struct, frozen=True):
     """One file to send back: relative path, full path, permission bits, size in bytes and digest."""
 
     path: bytes

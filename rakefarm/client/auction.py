@@ -8,7 +8,8 @@ last result on that link for a like action, if that still holds: it was made an 
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.link import Link, Request, wait_readable
@@ -19,8 +20,7 @@ from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
 
 
-@dataclass(frozen=True, slots=True)
-class Award:
+class Award(Struct, frozen=True):
     """A host won: its open link, its offer, and the price that decided (its own and the transfer's)."""
 
     member: Member
@@ -42,8 +42,7 @@ PASSING_REASONS = frozenset({"memory", "disk", "draining", "input_lost", "execut
 """Reasons to decline that may be over in a moment, unlike a tool that isn't there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     member: Member
     link: Link
     offer: Offer

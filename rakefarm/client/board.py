@@ -13,9 +13,11 @@ The text forms at the end (`safe_text`, `price_text`, …) are shared by everyth
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from rakefarm.events import (
     ActionFinished,
@@ -40,8 +42,7 @@ ESTIMATE_AFTER_ACTIONS = 5
 """Before this much has happened, an estimate of what remains would only be a guess."""
 
 
-@dataclass(slots=True)
-class ActionRow:
+class ActionRow(Struct):
     """One action. Times are monotonic seconds, sizes bytes; `phase` is waiting, bidding, one of
     ActionPhase's, or the outcome. While it is bid for, `price` is the lowest price so far."""
 
@@ -65,8 +66,7 @@ class ActionRow:
         return max(0.0, now_s - self.placed_s)
 
 
-@dataclass(slots=True)
-class HostRow:
+class HostRow(Struct):
     """One host. `slots` is 0 until it is known; `busy_s` adds up the time of the actions that ended here."""
 
     host: str
@@ -81,8 +81,7 @@ class HostRow:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """Counts over the whole build; `remaining_s` is None when it cannot be told."""
 
     actions: int
@@ -102,8 +101,7 @@ class Totals:
         return self.succeeded + self.failed + self.not_run
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """What a table shows at one moment; rows are copies and stay as they are."""
 
     now_s: float

@@ -5,9 +5,8 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from collections.abc import Iterator
 
 from rakefarm.client.dispatch import Dispatcher, Interrupted
 from rakefarm.client.farm import Farm

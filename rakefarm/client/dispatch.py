@@ -11,7 +11,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from rakefarm import process
 from rakefarm.client import local, remote
@@ -56,8 +57,7 @@ class NotRun(Exception):
     """The farm could not run an action."""
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """How an action ended, on its way to its ActionFinished."""
 
     outcome: Outcome
@@ -88,6 +88,7 @@ class Dispatcher:
         self._farm = farm
         self._settings = settings
         self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+        self._environ[b"PWD"] = os.getcwdb()  # what a shell would make of it; ours may be stale after -C
         self._stream = stream
         self._auctioneer = Auctioneer(farm, stream, settings.quote_s)
         self._hasher = Hasher()
@@ -169,7 +170,7 @@ class Dispatcher:
                 thread.start()
 
     def _remote_limit(self) -> int:
-        slots = max(1, self._farm.slots) + int(os.environ.get("EXTRA","0"))
+        slots = max(1, self._farm.slots)
         return min(slots, self._settings.jobs) if self._settings.jobs else slots
 
     def _local_limit(self) -> int:

@@ -7,7 +7,8 @@ doubles; one that never was is not. Links are kept, the one used last first, sin
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from rakefarm.client.link import HostFailed, Link, connect
 from rakefarm.config import ClientSettings
@@ -23,8 +24,7 @@ START_BANDWIDTH = 1e8
 MEASURED_BYTES = 1 << 20
 
 
-@dataclass(slots=True)
-class Member:
+class Member(Struct):
     """One host of the farm, guarded by the farm's lock."""
 
     host: Host

@@ -13,7 +13,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm.digest import hash_descriptor
 from rakefarm.wire.errors import UnsafePath
@@ -28,8 +29,7 @@ class InputError(Exception):
     """A required file can't be used; the text names it and says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Required:
+class Required(Struct, frozen=True):
     """A required file: where it is here, and where it goes: `path`, and `alias` (or empty)."""
 
     source: bytes
@@ -37,8 +37,7 @@ class Required:
     alias: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """An action's inputs as the server is told of them, and where each is here, in the same order."""
 
     entries: tuple[Input, ...]

@@ -5,7 +5,8 @@ import select
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm import __version__, transport
 from rakefarm.hosts import Host
@@ -36,8 +37,7 @@ class HostFailed(Exception):
     """A host can't be used; the text says why, for a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What a quote is for. Quotes are comparable, and a free one is usable, for equal requests."""
 
     kind: str
@@ -45,8 +45,7 @@ class Request:
     input_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(Struct, frozen=True):
     offer: Offer
     request: Request
     until: float

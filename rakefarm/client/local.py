@@ -5,7 +5,8 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm import process
 from rakefarm.client.inputs import Manifest, staged_path
@@ -17,8 +18,7 @@ from rakefarm.wire.messages import Output
 from rakefarm.wire.paths import show
 
 
-@dataclass(frozen=True, slots=True)
-class LocalResult:
+class LocalResult(Struct, frozen=True):
     """A local action's end; `problem` is set when it ended well but a declared output is missing."""
 
     completed: process.Completed

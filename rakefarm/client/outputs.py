@@ -12,7 +12,8 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Output
@@ -25,8 +26,7 @@ class OutputError(Exception):
     """An output can't be written here; the text names it and says why."""
 
 
-@dataclass(slots=True)
-class _Incoming:
+class _Incoming(Struct):
     path: bytes
     executable: bool
     descriptor: int

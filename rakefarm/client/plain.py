@@ -11,8 +11,9 @@ stream are dropped in silence, so that the caller can go on and end the build in
 import os
 import select
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, TextIO, cast
+
+from msgspec import Struct
 
 from rakefarm.client.board import (
     ActionRow,
@@ -121,8 +122,7 @@ class Channel:
                 poll.poll()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One line for the user: a label that may be coloured, and the rest. All of it is safe to display."""
 
     text: str

@@ -1,8 +1,9 @@
 """The plan of a build, as bookkeeping: which actions there are, which may start, how each ended. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from rakefarm.client.rakefile_model import Action, Rakefile
 
@@ -15,8 +16,7 @@ class Outcome(Enum):
     NOT_RUN = "not_run"  # the farm could not run it
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedAction:
+class PlannedAction(Struct, frozen=True):
     """An action with its number in the build (from 1, in file order) and the set it belongs to."""
 
     number: int
@@ -24,8 +24,7 @@ class PlannedAction:
     action: Action
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedSet:
+class PlannedSet(Struct, frozen=True):
     """A set with its place in the file, from 0."""
 
     index: int

@@ -13,7 +13,8 @@ couldn't be read, so that the actions below it are no further errors.
 """
 
 import re
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from rakefarm.client.rakefile_details import parse_size, read_names, read_needs, read_timeout
 from rakefarm.client.rakefile_lines import (
@@ -102,8 +103,7 @@ def parse_rakefile(text: bytes, path: str = "Rakefile") -> Rakefile:
     )
 
 
-@dataclass(slots=True)
-class _ActionDraft:
+class _ActionDraft(Struct):
     """An action while the lines below it may still add to it."""
 
     command: str
@@ -126,8 +126,7 @@ class _ActionDraft:
         )
 
 
-@dataclass(slots=True)
-class _SetDraft:
+class _SetDraft(Struct):
     name: str
     line: int
     base_width: int = 0  # the indent of the first action; 0 before there is one

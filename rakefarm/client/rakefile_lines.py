@@ -10,7 +10,8 @@ Columns count characters from 1; a tab is one character, an undecodable byte too
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 BLANKS = " \t\r\f\v"
 """White space inside a line. Not `str.isspace`: a no-break space may well be part of a file's name."""
@@ -37,8 +38,7 @@ class LineError(Exception):
         self.text = text
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """A word after unquoting, and the column at which it began."""
 
     text: str

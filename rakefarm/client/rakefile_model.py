@@ -3,13 +3,12 @@
 `rakefile` makes these; planning and dispatch only need this module.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from rakefarm.hosts import Host
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(Struct, frozen=True):
     """A place in the file, line and column from 1, and what is to be said about it.
 
     Line 0 is the file as a whole.
@@ -20,8 +19,7 @@ class Diagnostic:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """One command. Text holds undecodable bytes as lone surrogates: `os.fsencode` gives the bytes back."""
 
     command: str
@@ -38,8 +36,7 @@ class Action:
     """Seconds, finite and above 0; None for no limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionSet:
+class ActionSet(Struct, frozen=True):
     """Actions that may run at the same time; the name is a label and may repeat."""
 
     name: str
@@ -47,8 +44,7 @@ class ActionSet:
     actions: tuple[Action, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rakefile:
+class Rakefile(Struct, frozen=True):
     """A whole file. Every host has a port, and no (name, port) stands twice in `hosts`."""
 
     path: str

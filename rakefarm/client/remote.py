@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm.client.auction import Award
 from rakefarm.client.inputs import Manifest
@@ -32,8 +33,7 @@ class Declined(Exception):
     """The host took the offer back before the command ran: another may run it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """What to run, the same for every attempt."""
 
     request: Request

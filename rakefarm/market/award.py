@@ -1,11 +1,11 @@
 """Whom to choose, once the quotes are in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """One host's answer as the auction compares it: its price, and what sending the inputs would add (seconds)."""
 
     host: str

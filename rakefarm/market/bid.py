@@ -18,14 +18,14 @@ Bytes to send are the client's to add: only it knows what it still has to send a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 GIB = 1 << 30
 STALE_AFTER_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """A machine's load: core counts, busy cores (0 to cores), shares 0 to 1, bytes; `age_s` since it was read."""
 
     cores: int
@@ -36,8 +36,7 @@ class Load:
     age_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Commitments:
+class Commitments(Struct, frozen=True):
     """What this server has promised: commands running, waiting for a slot, and places held by leases."""
 
     slots: int
@@ -51,8 +50,7 @@ class Commitments:
         return self.running + self.waiting + self.leased
 
 
-@dataclass(frozen=True, slots=True)
-class Coefficients:
+class Coefficients(Struct, frozen=True):
     """The numbers of the price; `configs/server.toml` documents each with its unit."""
 
     base: Mapping[str, float] = field(default_factory=lambda: {"compile": 0.5, "link": 0.8, "other": 0.3})
@@ -62,8 +60,7 @@ class Coefficients:
     stale_weight: float = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """What is to be priced: its kind, the resources it needs (`mem`, `cpu`, `tool`, …), its input (bytes)."""
 
     kind: str
@@ -71,8 +68,7 @@ class Job:
     input_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Bid:
+class Bid(Struct, frozen=True):
     """A price, the seconds it predicts, and the terms that add up to the price."""
 
     price: float
@@ -80,16 +76,14 @@ class Bid:
     terms: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why a server does not bid: a word for programs and a line for people."""
 
     reason: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Facilities:
+class Facilities(Struct, frozen=True):
     """What the server can offer to `needs`: free disk (bytes), licences, and the tools on its PATH.
 
     `has_tool` answers for one name, so that this module does not look at a disk.

@@ -10,11 +10,11 @@ from typing import Protocol
 from rakefarm.logs import logger
 from rakefarm.server.executor import Ended, Job
 from rakefarm.server.executors import Executor, ExecutorLost
-from rakefarm.snapshot import Made, MissingOutput, current_tick, find_declared, find_new
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.slots import LOOK_AGAIN_S
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
 from rakefarm.server.workplace import Workplace
+from rakefarm.snapshot import Made, MissingOutput, current_tick, find_declared, find_new
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire.errors import Malformed
 from rakefarm.wire.messages import (
@@ -194,6 +194,7 @@ class Action:
             if variable.name in allowed or variable.name.startswith(b"LC_")
         }
         variables[b"PATH"] = os.fsencode(settings.path)
+        variables[b"PWD"] = directory.box  # a shell sets it, and compilers record it
         variables[b"HOME"] = variables[b"TMPDIR"] = directory.tmp
         if settings.shared:
             variables[b"RAKEFARM_SHARED"] = os.fsencode(settings.shared)

@@ -19,8 +19,9 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn
+
+from msgspec import Struct
 
 from rakefarm import process
 from rakefarm.logs import logger
@@ -35,8 +36,7 @@ INLINE_BYTES = 256 << 10
 """Output up to this size travels inside the answer; more is handed over as an open file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """What an executor runs: the command, where, with which variables, and for how long (seconds, 0: no limit)."""
 
     command: bytes
@@ -46,8 +46,7 @@ class Job:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How it went. `outcome` is exited, signalled, timed_out, cancelled or could_not_start.
 
     `stdout` and `stderr` are complete when as long as their sizes say, else the rest is in the file handed over.

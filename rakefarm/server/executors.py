@@ -5,9 +5,18 @@ import os
 import signal
 import socket
 import threading
-from dataclasses import dataclass
 
-from rakefarm.server.executor import Ended, Job, decode_ended, encode_job, receive_record, run_nursery, send_record
+from msgspec import Struct
+
+from rakefarm.server.executor import (
+    Ended,
+    Job,
+    decode_ended,
+    encode_job,
+    receive_record,
+    run_nursery,
+    send_record,
+)
 from rakefarm.wire.errors import Malformed
 
 
@@ -15,8 +24,7 @@ class ExecutorLost(Exception):
     """The executor died or could not be started: the farm could not run it, and the command did not fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class Executor:
+class Executor(Struct, frozen=True):
     """A process that runs one command at a time. `pid` is its process id as the worker sees it."""
 
     socket: socket.socket

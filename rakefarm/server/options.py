@@ -1,9 +1,10 @@
 """The command line of `rakeserver`, and what it makes of the settings."""
 
 import argparse
-import dataclasses
 import os
 from collections.abc import Mapping
+
+from msgspec import structs
 
 from rakefarm import __version__
 from rakefarm.config import ConfigError, ServerSettings, load_settings
@@ -59,7 +60,7 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         changes["shared"] = os.path.abspath(options.shared)
     if options.verbose:
         changes["verbose"] = True
-    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    settings = structs.replace(settings, **changes)
     return _fill_in(settings, environ)
 
 
@@ -68,7 +69,7 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
     workers = settings.workers or slots + SPARE_WORKERS
     home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/var/cache", ".cache")
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
-    return dataclasses.replace(settings, slots=slots, workers=workers, cache_directory=cache)
+    return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache)
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:

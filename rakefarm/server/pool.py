@@ -12,7 +12,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
@@ -31,8 +32,7 @@ class WorkersCannotStart(Exception):
     """A worker failed before it was ready: another would, too."""
 
 
-@dataclass(slots=True)
-class _Member:
+class _Member(Struct):
     number: int
     pid: int
     channel: socket.socket
@@ -42,8 +42,7 @@ class _Member:
     retiring: bool = False
 
 
-@dataclass(slots=True)
-class _Vacancy:
+class _Vacancy(Struct):
     number: int
     pause_s: float = PAUSE_S
     at: float = field(default_factory=time.monotonic)

@@ -11,7 +11,8 @@ import mmap
 import struct
 import threading
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm.market.bid import Commitments, Load
 
@@ -22,8 +23,7 @@ _VERSION = struct.Struct("=Q")
 _DRAINING_OFFSET = _HEADER.size - _DRAINING.size
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """One worker's numbers."""
 
     running: int = 0

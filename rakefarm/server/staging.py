@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from rakefarm.digest import Beat, no_beat
-from rakefarm.snapshot import Staged, stamp_of
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.store import SMALL_BYTES, Store
+from rakefarm.snapshot import Staged, stamp_of
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Input
 from rakefarm.wire.paths import check_path, check_paths, show

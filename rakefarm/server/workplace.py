@@ -1,6 +1,6 @@
 """What the threads of one worker share."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from rakefarm.config import ServerSettings
 from rakefarm.server.executors import Executors
@@ -10,8 +10,7 @@ from rakefarm.server.slots import WorkerSlots
 from rakefarm.server.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Workplace:
+class Workplace(Struct, frozen=True):
     """What a worker's threads share: settings, its view of slots and scoreboard, its store, sandbox, executors."""
 
     settings: ServerSettings

@@ -2,7 +2,6 @@
 
 import struct
 
-
 _U64 = struct.Struct(">Q")
 
 

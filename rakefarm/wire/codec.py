@@ -1,6 +1,6 @@
 """Messages to bytes and back.
 
-A message is its type and then its payloads, one a field, in the order of the dataclass; a payload is its size
+A message is its type and then its payloads, one a field, in the order of its structure; a payload is its size
 and that many bytes. Types, sizes and integers are 8 bytes, big-endian. A list is the payloads of its items
 one after another; a structure (`Offer`, `Input`, …) is the payloads of its fields one after another, so the one
 rule repeats at every depth.
@@ -13,8 +13,9 @@ took four times as long: neighbouring numbers become one `struct` call, sizes in
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
 
 from rakefarm.wire import messages
 from rakefarm.wire.errors import Malformed
@@ -114,11 +115,11 @@ def _number_codec(kind: type) -> tuple[Encoder, Decoder]:
     return encode, decode
 
 
-def structure_codec(cls: type) -> tuple[Encoder, Decoder]:
-    """Encoder and decoder of a frozen dataclass, compiled from its annotations."""
+def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder of a frozen Struct, compiled from its annotations."""
     hints = get_type_hints(cls)
     runs: list[list[str]] = []  # neighbouring numbers together, everything else alone
-    for name in (field.name for field in fields(cls)):
+    for name in cls.__struct_fields__:
         together = runs and hints[name] in NUMBERS and hints[runs[-1][-1]] in NUMBERS
         runs[-1].append(name) if together else runs.append([name])
     scope: dict[str, Any] = {
@@ -171,7 +172,7 @@ def structure_codec(cls: type) -> tuple[Encoder, Decoder]:
         "    if at != end: refuse_cut()",
         f"    return cls({names})",
     ]
-    exec("\n".join(source), scope)  # the names are those of our own dataclasses
+    exec("\n".join(source), scope)  # the names are those of our own structures
     return scope["encode"], scope["decode"]
 
 
@@ -181,7 +182,7 @@ _CODECS: dict[messages.MessageType, tuple[Encoder, Decoder]] = {
 _HEADS = {number: U64.pack(number) for number in messages.MessageType}
 
 PAYLOAD_COUNTS: dict[messages.MessageType, int] = {
-    number: len(fields(cls)) for number, cls in messages.CLASSES.items()
+    number: len(cls.__struct_fields__) for number, cls in messages.CLASSES.items()
 }
 """How many payloads a message has before its body, if it has one."""
 

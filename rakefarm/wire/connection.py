@@ -7,7 +7,8 @@ before any of the bytes that they announce. After an error the connection is clo
 """
 
 from collections import deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from rakefarm.wire import codec, errors, foreign
 from rakefarm.wire.buffer import Buffer
@@ -20,8 +21,7 @@ _SENT = {number: f">{number.name}" for number in MessageType}
 _RECEIVED = {number: f"<{number.name}" for number in MessageType}
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one message may announce, in bytes.
 
     `payload` holds for each field, `message` for all fields together: a manifest of 50,000 files has some
@@ -35,8 +35,7 @@ class Limits:
     body: int = 1 << 40
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     """A piece of the body of the message before it; `remaining` bytes of it are still to come."""
 
     data: bytes

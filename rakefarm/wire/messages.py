@@ -6,8 +6,9 @@ IEEE 754 binary64, `str` strict UTF-8, `bytes` a byte string (paths and commands
 its body, which is read and written in pieces and never held in memory.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 PROTOCOL_NAME = "rakefarm"
 PROTOCOL_VERSIONS = (1,)
@@ -36,24 +37,21 @@ class MessageType(IntEnum):
     ERROR = 99
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """A resource an action needs: `mem=2G` is key "mem", value "2G"; a bare key has an empty value."""
 
     key: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """One named part of a price, as `bid.price` made it."""
 
     name: str
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """A price and the place that is held for it.
 
     `price` decides the auction (a pure number, above zero); `seconds` predicts the action's time here.
@@ -67,8 +65,7 @@ class Offer:
     valid_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(Struct, frozen=True):
     """One input file. `path` is where it goes, relative; `alias` a second name for it, or empty.
 
     `mode` carries the permission bits (0o777 at most), `mtime_ns` nanoseconds since 1970, `sha256` 32 bytes.
@@ -82,16 +79,14 @@ class Input:
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(Struct, frozen=True):
     """An environment variable for the command; the server takes only names on its allow-list."""
 
     name: bytes
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Struct, frozen=True):
     """client: who I am and which versions I speak. The first message; `protocol` is "rakefarm"."""
 
     protocol: str
@@ -102,8 +97,7 @@ class Hello:
     software: str
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(Struct, frozen=True):
     """server: the version that we speak, and what this server is. `slots` bounds commands at one time."""
 
     version: int
@@ -116,8 +110,7 @@ class Welcome:
     isolation: str
 
 
-@dataclass(frozen=True, slots=True)
-class QuoteRequest:
+class QuoteRequest(Struct, frozen=True):
     """client: what would this cost? `kind` is compile, link or other; `input_bytes` all its inputs."""
 
     kind: str
@@ -125,23 +118,20 @@ class QuoteRequest:
     input_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(Struct, frozen=True):
     """server: an offer, with its place held."""
 
     offer: Offer
 
 
-@dataclass(frozen=True, slots=True)
-class Decline:
+class Decline(Struct, frozen=True):
     """server: I can't or won't run this now. `reason` is one word for programs, `text` a line for people."""
 
     reason: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Execute:
+class Execute(Struct, frozen=True):
     """client: run this command. The manifest names its inputs by content.
 
     `lease` is the offer's (0: none). `declared` is 1 when `produces` is the exact list of outputs, else 0.
@@ -160,27 +150,23 @@ class Execute:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class NeedFiles:
+class NeedFiles(Struct, frozen=True):
     """server: I lack these inputs; `indexes` count from 0 in the manifest, ascending."""
 
     indexes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Struct, frozen=True):
     """client: the input `index`; its body follows and must have the manifest's size and digest."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Supplied:
+class Supplied(Struct, frozen=True):
     """client: that was the last file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """server: still alive. `phase` is queued or running; CPU and memory are the whole process tree's."""
 
     phase: str
@@ -189,8 +175,7 @@ class Progress:
     memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """server: the command has ended. `outcome` is one of `OUTCOMES`.
 
     `status` is the exit status (exited), the signal's number (signalled), else 0. `elapsed_s` is the
@@ -214,18 +199,15 @@ OUTCOMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Stdout:
+class Stdout(Struct, frozen=True):
     """server: standard output, byte for byte, as the body. Absent when empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stderr:
+class Stderr(Struct, frozen=True):
     """server: standard error, as STDOUT."""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """server: one file that the command made or changed; the body is its content."""
 
     path: bytes
@@ -233,20 +215,17 @@ class Output:
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True):
     """server: that was everything. `offers` holds a fresh offer for a like action, or nothing."""
 
     offers: tuple[Offer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(Struct, frozen=True):
     """client: everything arrived whole; the server may forget the action."""
 
 
-@dataclass(frozen=True, slots=True)
-class Error:
+class Error(Struct, frozen=True):
     """whoever speaks: I give up, and close. `code` is one word for programs, `text` a line for people."""
 
     code: str

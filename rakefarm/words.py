@@ -1,0 +1,37 @@
+"""Which commands need no shell: plain words only, the first a program. GNU make takes the same shortcut.
+
+Starting `/bin/sh` to have it start the compiler costs about as much again as starting the compiler. A command is run
+without one only where the shell would do exactly the same: no character that a shell gives a meaning to, no
+assignment, no builtin, and the program is found on the PATH. Everything else goes to `/bin/sh -c`.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+_PLAIN = re.compile(rb"[A-Za-z0-9_./+,:@%=-]+(?: +[A-Za-z0-9_./+,:@%=-]+)*")
+
+_SHELL_WORDS = frozenset(
+    b"alias bg bind break builtin caller cd chdir command compgen complete continue coproc declare dirs disown do done"
+    b" echo elif else enable esac eval exec exit export false fc fg fi for function getopts hash help history if in"
+    b" jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return select set shift shopt"
+    b" source suspend test then time times trap type typeset ulimit umask unalias unset until wait while .".split()
+) - {b"false"}
+"""Words that dash, bash or another `/bin/sh` takes for itself. `true` and `false` do the same as programs."""
+
+
+def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[bytes, list[bytes]] | None:
+    """The program's path and the words of a command that needs no shell, or None."""
+    if not _PLAIN.fullmatch(command):
+        return None
+    words = command.split()
+    name = words[0]
+    if b"=" in name or name in _SHELL_WORDS:
+        return None
+    if b"/" in name:
+        return name, words
+    for directory in environment.get(b"PATH", b"").split(b":"):
+        path = directory + b"/" + name
+        if directory and os.access(path, os.X_OK) and os.path.isfile(path):
+            return path, words
+    return None
