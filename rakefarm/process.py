@@ -160,14 +160,16 @@ def run(
         if on_start is not None:
             on_start(pid)
         deadline = None if timeout_s is None else started + timeout_s
-        killed = _drain_until_exit(pidfd, {out: stdout, err: stderr}, cancel, deadline)
-        kill_group(pid)
+        streams = {out: stdout, err: stderr}
+        killed = _drain_until_exit(pidfd, streams, cancel, deadline)
+        if killed is not None or end_strays is None:
+            kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
         reaped = True
         elapsed = time.monotonic() - started
         if end_strays is not None:
             end_strays()
-        _drain_rest({out: stdout, err: stderr})
+        _drain_rest(streams)
     finally:
         if not reaped:
             kill_group(pid)
@@ -229,7 +231,10 @@ def _spawn(program: str | bytes, arguments: list[bytes | str], environment: Mapp
 def _drain_until_exit(
     pidfd: int, streams: dict[int, Capture], cancel: int | None, deadline: float | None
 ) -> Ending | None:
-    """Read both pipes until the process has ended. Answers why it has to be killed, or None."""
+    """Read both pipes until the process has ended; one that came to its end is taken out of `streams`.
+
+    Answers why the process has to be killed, or None.
+    """
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     for descriptor in streams:
@@ -251,6 +256,7 @@ def _drain_until_exit(
                 streams[descriptor].write(data)
             else:
                 poller.unregister(descriptor)
+                del streams[descriptor]
         if exited:
             return None
 

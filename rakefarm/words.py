@@ -8,6 +8,7 @@ assignment, no builtin, and the program is found on the PATH. Everything else go
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_./+,:@%=-]+(?: +[A-Za-z0-9_./+,:@%=-]+)*")
 
@@ -30,8 +31,15 @@ def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[byt
         return None
     if b"/" in name:
         return name, words
-    for directory in environment.get(b"PATH", b"").split(b":"):
+    path = _find(name, environment.get(b"PATH", b""))
+    return None if path is None else (path, words)
+
+
+@lru_cache(maxsize=512)
+def _find(name: bytes, search: bytes) -> bytes | None:
+    """The program's path. Remembered, as a shell does; one that has gone since can't be started, and the shell is asked."""
+    for directory in search.split(b":"):
         path = directory + b"/" + name
-        if directory and os.access(path, os.X_OK) and os.path.isfile(path):
-            return path, words
+        if directory.startswith(b"/") and os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
     return None

@@ -89,6 +89,7 @@ class Dispatcher:
         self._settings = settings
         self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
         self._environ[b"PWD"] = os.getcwdb()  # what a shell would make of it; ours may be stale after -C
+        self._passed = self._passed_variables()
         self._stream = stream
         self._auctioneer = Auctioneer(farm, stream, settings.quote_s)
         self._hasher = Hasher()
@@ -266,11 +267,10 @@ class Dispatcher:
             manifest=manifest,
             produces=None if action.produces is None else tuple([os.fsencode(name) for name in action.produces]),
             timeout_s=action.timeout_s,
-            environment=self._passed_variables,
+            environment=self._passed,
             label=f"{planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
         )
 
-    @property
     def _passed_variables(self) -> tuple[Variable, ...]:
         """Variables that make a difference to a compiler's output; the server has the last word on each."""
         extra = {os.fsencode(name) for name in self._settings.environment}

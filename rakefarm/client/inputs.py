@@ -124,6 +124,9 @@ def find_missing(requires: Sequence[str]) -> str | None:
     return None
 
 
+_EMPTY = Manifest((), ())
+
+
 class Hasher:
     """Digests of files, remembered for as long as the file is the same. For any thread."""
 
@@ -133,6 +136,8 @@ class Hasher:
 
     def manifest(self, requires: Sequence[str]) -> Manifest:
         """The manifest of these required names. Raises InputError."""
+        if not requires:
+            return _EMPTY
         required = arrange(expand(requires))
         entries = tuple([self._entry(file) for file in required])
         return Manifest(entries, tuple([file.source for file in required]))

@@ -1,7 +1,8 @@
 """The live table on a terminal. The only module that imports rich, and imported only when a table is drawn.
 
-The table is the last few lines of the terminal: `_drawn` says which. Whatever else has to be shown (failures,
-notices, actions' bytes) goes above it: erase the table, write, draw it again below. So that a burst of
+The table is the last few lines of the terminal, and the cursor rests at its top left. So whatever becomes of
+the lines below when the window changes, erasing from the cursor on erases the table, all of it and nothing
+else. Failures, notices and actions' bytes go above it: erase, write, draw again below. So that a burst of
 output neither flickers nor waits for a terminal, such writes are gathered and go out together:
 
     events ──► board, pending ──► at once if the last write is 50 ms old, with the last frame again below
@@ -42,8 +43,6 @@ PENDING_LIMIT_BYTES = 65536
 MAX_ROWS = 20
 FEWEST_ROWS = 4
 MAX_HOSTS = 6
-ASLEEP_S = 2.0
-"""So long after the last frame we were stopped, and the lines above the cursor are no longer ours."""
 
 PLAIN, DIM, BOLD = Style(), Style(dim=True), Style(bold=True)
 PHASE_STYLES = {
@@ -188,6 +187,14 @@ class Frame:
         return Segment.adjust_line_length(line, self._width, pad=False)
 
 
+def drawing(frame: list[bytes]) -> bytes:
+    """The frame as one write, from the cursor's line down and back to it; it replaces what stood there."""
+    # First of all, the colours that an action's output may have left on.
+    text = b"\x1b[?25l\x1b[0m\r" + b"\x1b[K\r\n".join(frame) + b"\x1b[K\x1b[J\r"
+    up = b"\x1b[%dA" % (len(frame) - 1) if len(frame) > 1 else b""
+    return text + up + b"\x1b[?25h"
+
+
 def divide(height: int, hosts: int, rows: int) -> tuple[int, int]:
     """Lines for hosts and for actions, without their headings, so that with the bar all is below `height`."""
     left = height - 2  # the bar, and one line of what is above
@@ -236,18 +243,15 @@ class LiveView:
         self._most_rows = FEWEST_ROWS
         self._drawing = False
         self._frame: list[bytes] = []
-        self._frame_cells: list[int] = []
         self._frame_size = (0, 0)
         self._drawn: list[bytes] = []
-        self._drawn_cells: list[int] = []
-        self._drawn_size = (0, 0)
         self._pending: list[tuple[Channel, bytearray]] = []
         self._pending_bytes = 0
         self._mid_line = False
         """What was written above the table does not end a line."""
         self._open_action: int | None = None
         """The action whose output may go on: until it ends, its half line is not to be cut by a table."""
-        self._written_s = self._looked_s = clock()
+        self._written_s = clock()
         self._stop = threading.Event()
         self._thread = (
             threading.Thread(target=self._run, name="live table", daemon=True) if threaded else None
@@ -295,7 +299,6 @@ class LiveView:
         text = captured.get()
         with self._lock:
             self._frame = [self._stderr.encode(line) for line in text.split("\n")]
-            self._frame_cells = [Segment.get_line_length(line) for line in frame.lines()]
             self._frame_size = size
             if self._drawing:
                 self._flush()
@@ -377,43 +380,24 @@ class LiveView:
         except OSError:  # not our controlling terminal
             return True
 
-    def _to_top(self, size: tuple[int, int]) -> bytes:
-        """Move to the first column of the first line of the table that stands on the terminal.
-
-        A terminal made narrower has folded the lines that no longer fit. Folded lines are deleted, not
-        overwritten: some terminals (tmux 3.3) remember the fold of an erased line, and on the next change
-        of width join what we wrote there, so that we would count wrong and erase the output above.
-        """
-        if not self._drawn:
-            return b""
-        lines = sum(max(1, -(-cells // size[0])) for cells in self._drawn_cells)
-        lines = min(lines, size[1])
-        up = b"\r\x1b[%dA" % (lines - 1) if lines > 1 else b"\r"
-        return up if size == self._drawn_size else up + b"\x1b[%dM" % lines
-
     def _flush(self) -> None:
         """Write what waits above the table and draw the last frame below it. The lock is held."""
         size, foreground = self._terminal_size(), self._in_foreground()
-        if not foreground or self._clock() - self._looked_s > ASLEEP_S:
-            self._drawn = []
+        if not foreground:
+            self._drawn = []  # what the shell has written since is not ours to erase
         held = self._mid_line and self._open_action is not None
         wanted = self._drawing and not held and self._frame_size == size and foreground
         frame = self._frame if wanted else []
         if self._pending or frame != self._drawn:
             if wanted:
                 self._begin_line()
-            to_top = self._to_top(size)
-            if self._pending or not frame:
-                self._pending.insert(0, (self._stderr, bytearray(to_top + b"\x1b[J" if to_top else b"")))
-                to_top = b"\x1b[0m"  # colours that the output left on
+            if self._drawn and (self._pending or not frame):
+                self._pending.insert(0, (self._stderr, bytearray(b"\r\x1b[J")))
             if frame:
-                text = b"\x1b[K\r\n".join(frame)
-                drawing = b"\x1b[?25l" + to_top + b"\r" + text + b"\x1b[K\x1b[J\x1b[?25h"
-                self._pending.append((self._stderr, bytearray(drawing)))
-            self._drawn, self._drawn_cells, self._drawn_size = frame, self._frame_cells, size
+                self._pending.append((self._stderr, bytearray(drawing(frame))))
+            self._drawn = frame
             self._write_pending()
             self._written_s = self._clock()
-        self._looked_s = self._clock()
 
     def _write_pending(self) -> None:
         """As few writes as there are changes of stream: nothing else is seen between them."""

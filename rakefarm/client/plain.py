@@ -223,7 +223,7 @@ def host_text(host: HostRow) -> str:
         return left_out
     text = f"{counted(host.done, 'action'):>13}  {duration_text(host.busy_s):>7} busy"
     if host.bytes_sent or host.bytes_received:
-        text += f"  {size_text(host.bytes_sent):>9} sent  {size_text(host.bytes_received):>9} received"
+        text += f"  {size_text(host.bytes_sent):>9} sent  {size_text(host.bytes_received):>9} back"
     return f"{text}  {left_out}".rstrip()
 
 

@@ -51,6 +51,7 @@ class Talk(Protocol):
 
     transport: Transport
     peer: str
+    lease: int
     workplace: Workplace
 
     def quote(self, kind: str, needs: tuple[Need, ...], input_bytes: int) -> Quote | Decline:
@@ -142,7 +143,8 @@ class Action:
     def _run_command(self, directory: ActionDirectory) -> tuple[int, Ended, list[int]]:
         """Run it in a slot; answers the file system's time at its start, how it ended, and its long outputs."""
         slot = self._wait_for_slot()
-        self._work.board.count(running=1)
+        self._work.board.count(running=1, lease=self._talk.lease)
+        self._talk.lease = 0
         try:
             self._queued_s = time.monotonic() - self._received
             self._phase = "running"

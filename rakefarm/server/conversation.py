@@ -50,7 +50,7 @@ class Conversation:
         self.peer = peer
         self.client = ""
         self.workplace = workplace
-        self._lease = 0
+        self.lease = 0
 
     @property
     def idle(self) -> bool:
@@ -70,7 +70,7 @@ class Conversation:
             logger.exception("%s: a fault of the server, after %s", self.peer, self.transport.connection.story)
             self._give_up("internal", "the server met a fault of its own; its log says more")
         finally:
-            self.workplace.board.release(self._lease)
+            self.workplace.board.release(self.lease)
             self.workplace.board.count(closed=1)
             self.transport.close()
 
@@ -134,8 +134,9 @@ class Conversation:
     def quote(self, kind: str, needs: tuple[Need, ...], input_bytes: int) -> Quote | Decline:
         """The price now, with a place held for it in exchange for the one this connection held before."""
         board = self.workplace.board
-        board.release(self._lease)
-        self._lease = 0
+        if self.lease:
+            board.release(self.lease)
+            self.lease = 0
         job = Job(kind, {need.key: need.value for need in needs}, input_bytes)
         answer = bid(
             job,
@@ -146,15 +147,15 @@ class Conversation:
         )
         if isinstance(answer, Refusal):
             return Decline(answer.reason, answer.text)
-        self._lease = board.lease(0)
+        self.lease = board.lease()
         terms = tuple([Term(name, value) for name, value in answer.terms.items()])
-        return Quote(Offer(answer.price, answer.seconds, terms, self._lease, board.lease_s))
+        return Quote(Offer(answer.price, answer.seconds, terms, self.lease, board.lease_s))
 
     def refusal(self, request: Execute) -> Decline | None:
-        """Why this request is not taken at all, or None. The place its lease held becomes its own."""
+        """Why this request is not taken at all, or None. A lease that holds is a promise and is not asked again."""
         board = self.workplace.board
-        board.release(self._lease)
-        self._lease = 0
+        if request.lease == self.lease and board.holds(self.lease) and not board.scoreboard.draining:
+            return None
         job = Job(
             request.kind,
             {need.key: need.value for need in request.needs},
@@ -169,11 +170,11 @@ class Conversation:
         found = tool and "/" not in tool and any(
             os.access(os.path.join(directory, tool), os.X_OK) for directory in settings.path.split(":")
         )
-        status = os.statvfs(self.workplace.sandbox.path)
+        status = os.statvfs(self.workplace.sandbox.path) if job.input_bytes else None
         return Facilities(
             tools=frozenset([tool] if found else []),
             licenses=frozenset(settings.licenses),
-            disk_free=status.f_bavail * status.f_frsize,
+            disk_free=status.f_bavail * status.f_frsize if status else 1 << 62,
             draining=self.workplace.board.scoreboard.draining,
         )
 

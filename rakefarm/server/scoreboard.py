@@ -84,11 +84,10 @@ class Scoreboard:
         """What all workers together have promised, expired leases left out."""
         now = time.monotonic()
         running = waiting = leased = 0
-        for worker in range(self._workers):
-            cell = self.read_cell(worker)
-            running += cell.running
-            waiting += cell.waiting
-            leased += cell.leased if cell.leased_until > now else 0
+        for run, wait, lease, _, until, _ in _CELL.iter_unpack(self._map[_HEADER.size :]):
+            running += run
+            waiting += wait
+            leased += lease if until > now else 0
         return Commitments(self.slots, running, waiting, leased)
 
 
@@ -105,27 +104,32 @@ class WorkerBoard:
         self._next_lease = 1
 
     def _publish(self) -> None:
-        now = time.monotonic()
+        until = 0.0
         if self._leases:
-            self._leases = {lease: until for lease, until in self._leases.items() if until > now}
-        until = max(self._leases.values(), default=0.0)
+            now = time.monotonic()
+            self._leases = {lease: end for lease, end in self._leases.items() if end > now}
+            until = max(self._leases.values(), default=0.0)
         self.scoreboard.write_cell(
             self._worker, Cell(self._running, self._waiting, len(self._leases), self._closed, until)
         )
 
-    def count(self, *, running: int = 0, waiting: int = 0, closed: int = 0) -> None:
-        """Add to the worker's numbers."""
+    def count(self, *, running: int = 0, waiting: int = 0, closed: int = 0, lease: int = 0) -> None:
+        """Add to the worker's numbers; `lease`, if it is held, becomes what is counted."""
         with self._lock:
+            self._leases.pop(lease, None)
             self._running += running
             self._waiting += waiting
             self._closed += closed
             assert self._running >= 0 <= self._waiting
             self._publish()
 
-    def lease(self, held: int) -> int:
-        """Hold a place for `lease_s` seconds in exchange for the lease `held` (0: none); answers its number."""
+    def holds(self, lease: int) -> bool:
+        """Whether this place is still held."""
+        return self._leases.get(lease, 0.0) > time.monotonic()
+
+    def lease(self) -> int:
+        """Hold a place for `lease_s` seconds; answers its number."""
         with self._lock:
-            self._leases.pop(held, None)
             lease = self._next_lease
             self._next_lease += 1
             self._leases[lease] = time.monotonic() + self.lease_s

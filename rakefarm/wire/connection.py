@@ -213,7 +213,12 @@ class Connection:
         )
 
     def farewell(self, error: Message) -> bytes:
-        """The bytes of a last ERROR to a peer that broke the protocol, whoever's turn it was; we are CLOSED then."""
+        """The bytes of a last ERROR to a peer that broke the protocol, whoever's turn it was; we are CLOSED then.
+
+        None in the middle of a body that we send: the peer would take them for a piece of it.
+        """
         self.state = State.CLOSED
+        if self._outgoing_body:
+            return b""
         self._story.append(">ERROR")
         return codec.encode(error)

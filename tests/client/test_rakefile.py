@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from rakefarm.client.rakefile import (
     parse_size,
     read_rakefile,
 )
-from rakefarm.client.rakefile_lines import words
+from rakefarm.client.rakefile_lines import LineError, words
 from rakefarm.hosts import Host
 
 
@@ -81,11 +82,10 @@ def test_a_typical_file() -> None:
         lambda data: data.replace(b"\n", b"\r\n"),
         lambda data: data.rstrip(b"\n"),
         lambda data: data.replace(b"\n", b" \t\n"),
-        lambda data: data.replace(b"\n", b"\n \t\n"[:1]),
     ],
-    ids=["byte-order mark", "CRLF", "no last newline", "trailing blanks", "unchanged"],
+    ids=["byte-order mark", "CRLF", "no last newline", "trailing blanks"],
 )
-def test_line_ends_and_marks_change_nothing(change) -> None:  # type: ignore[no-untyped-def]
+def test_line_ends_and_marks_change_nothing(change: Callable[[bytes], bytes]) -> None:
     assert parse_rakefile(change(TYPICAL.encode())) == parse(TYPICAL)
 
 
@@ -124,7 +124,7 @@ def test_a_file_may_say_nothing(data: bytes) -> None:
         (r"echo \ # a", r"echo \ # a"),
         (r"echo \  # a", "echo \\"),
         (r"echo '\' # a", r"echo '\'"),
-        (r"""echo "\" # a" # b""", r"""echo "\" # a\""""[:-2] + '"'),
+        ('echo "\\" # a" # b', 'echo "\\" # a"'),
         ("echo 'it'\\''s # in' # out", "echo 'it'\\''s # in'"),
         ("echo ${x#y} # c", "echo ${x#y}"),
         ("echo ${x:- # y}", "echo ${x:- # y}"),
@@ -222,7 +222,7 @@ def test_any_name_is_a_header(line: str, name: str) -> None:
 def test_sets_keep_file_order_and_may_be_empty_or_repeat() -> None:
     rakefile = parse("b9:\nb2:\n\tx\nb9:\n\ty\n")
     assert [(each.name, len(each.actions)) for each in rakefile.sets] == [("b9", 0), ("b2", 1), ("b9", 1)]
-    assert [(each.line, each.column) for each in rakefile.warnings] == [(3, 1)]
+    assert [(each.line, each.column) for each in rakefile.warnings] == [(4, 1)]
     assert "line 1" in rakefile.warnings[0].text
 
 
@@ -238,8 +238,6 @@ def test_sets_keep_file_order_and_may_be_empty_or_repeat() -> None:
         ("  ", "    "),
         ("\t", " " * 8),
         (" " * 4, "\t\t"),
-    ]
-    + [
         (" ", "   "),
         ("\t", "\t  "),
         (" " * 8, " " * 12),
@@ -338,7 +336,14 @@ def test_actions(line: str, command: str, remote: bool, warnings: int) -> None:
 
 
 def test_the_extensions() -> None:
-    text = "\tx\n\t\tproduces a 'b c'\n\t\tproduces d\n\t\tneeds mem=2G cpu=2 # c\n\t\tneeds license=acme gpu e=\n\t\ttimeout 2.5\n"
+    lines = [
+        "produces a 'b c'",
+        "produces d",
+        "needs mem=2G cpu=2 # c",
+        "needs license=acme gpu e=",
+        "timeout 2.5",
+    ]
+    text = "\tx\n" + "".join(f"\t\t{line}\n" for line in lines)
     assert actions(text) == [
         Action(
             "x",
@@ -441,7 +446,8 @@ def test_an_error_names_its_place(text: str, line: int, column: int, says: str) 
 
 
 def test_several_errors_are_collected_without_echoes() -> None:
-    text = "\trequires x\n\ty\n\t\trequires z\nPORT = 0\nbroken header\n\tx\n\t\trequires y\na:\n\tremote-\n\t\trequires z\n"
+    text = "\trequires x\n\ty\n\t\trequires z\nPORT = 0\n"  # lines 1 to 4
+    text += "broken header\n\tx\n\t\trequires y\na:\n\tremote-\n\t\trequires z\n"  # lines 5 to 10
     with pytest.raises(RakefileError) as caught:
         parse(text)
     assert [each.line for each in caught.value.errors] == [1, 4, 5, 9]
@@ -502,42 +508,10 @@ def test_ten_thousand_actions() -> None:
     assert only.actions[-1].requires == ("src/9999.c", "include/a.h", "b c")
 
 
-LANGUAGE = st.sampled_from(
-    [
-        "\n",
-        "\r\n",
-        "\t",
-        "    ",
-        " ",
-        "#",
-        "'",
-        '"',
-        "\\",
-        ":",
-        "=",
-        "$(",
-        "`",
-        ")",
-        ",",
-        "/",
-        "\0",
-        "\ufeff",
-        "é",
-        "1",
-    ]
-    + [
-        "PORT",
-        "HOSTS",
-        "set:\n",
-        "set:\n\tx\n",
-        "requires ",
-        "remote-",
-        "produces ",
-        "needs ",
-        "timeout ",
-        "mem=",
-    ]
-)
+SIGNS = list("\n\t #'\"\\:=`),/\0\ufeff\u00e91")
+LINES = ["set:\n", "set:\n\tx\n", "PORT", "HOSTS", "\r\n", "    ", "$("]
+WORDS = ["requires ", "remote-", "produces ", "needs ", "timeout ", "mem="]
+LANGUAGE = st.sampled_from(SIGNS + LINES + WORDS)
 
 
 @given(st.binary() | st.lists(LANGUAGE).map(lambda parts: "".join(parts).encode()))
@@ -576,18 +550,20 @@ def test_words_agree_with_shlex(line: str) -> None:
     except ValueError:
         expected = [""]  # refused, as empty words are
     if "" in expected:
-        with pytest.raises(Exception, match="quote|backslash|empty"):
+        with pytest.raises(LineError):
             words(line, 0)
     else:
         assert [word.text for word in words(line, 0)] == expected
 
 
-COMMAND = st.lists(NAME.map(shlex.quote), min_size=1).map(" ".join).map(lambda text: "run " + text)
-DRAFT = st.tuples(COMMAND, st.booleans(), st.lists(NAME))
+COMMAND = (
+    st.lists(NAME.map(shlex.quote), min_size=1, max_size=4).map(" ".join).map(lambda text: "run " + text)
+)
+DRAFT = st.tuples(COMMAND, st.booleans(), st.lists(NAME, max_size=4))
 
 
 @given(
-    st.lists(st.lists(DRAFT)),
+    st.lists(st.lists(DRAFT, max_size=4), max_size=3),
     st.sampled_from([("\t", "\t\t"), ("  ", "    "), ("    ", "        "), ("        ", " " * 16)]),
     st.sampled_from(["\n", "\r\n", "\n\n", "  \n"]),
 )

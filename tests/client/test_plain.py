@@ -1,0 +1,270 @@
+"""Plain lines, the channels bytes leave through, and how a view is chosen."""
+
+import io
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from rakefarm.client.plain import Channel, PlainView
+from rakefarm.client.view import OutputClosedError, open_view, wants_colour, wants_table
+from rakefarm.events import (
+    ActionFinished,
+    ActionOutput,
+    ActionPlaced,
+    ActionQueued,
+    ActionRetried,
+    BuildFinished,
+    BuildStarted,
+    HostLeftOut,
+    HostReady,
+    Notice,
+    QuoteReceived,
+)
+
+QUEUED = ActionQueued(action=3, set_name="build", line=12, command="cc -c x.c", remote=True)
+FAILED = ActionFinished(action=3, host="lab3:6238", outcome="failed", detail="exit status 1", elapsed_s=1.0)
+
+
+def shown(*events, progress="plain", color="auto", verbose=0, environ=None):
+    """What comes out on stdout and on stderr."""
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    with open_view(progress, color, verbose, None, environ or {}, stdout, stderr) as view:
+        for event in events:
+            view(event)
+    return stdout.getvalue(), stderr.getvalue()
+
+
+def lines(*events, **options):
+    return shown(*events, **options)[1].decode().splitlines()
+
+
+def test_a_failure_names_set_line_command_detail_and_host():
+    assert lines(QUEUED, FAILED) == ["failed: set 'build', line 12: cc -c x.c: exit status 1 on lab3:6238"]
+
+
+def test_a_local_failure_and_one_that_was_never_queued():
+    local = ActionFinished(action=3, host="local", outcome="failed", detail="exit status 2")
+    assert lines(QUEUED, local) == ["failed: set 'build', line 12: cc -c x.c: exit status 2 (local)"]
+    missing = ActionFinished(action=9, host="", outcome="failed", detail="missing required file x.h")
+    assert lines(missing) == ["failed: action 9: missing required file x.h"]
+
+
+def test_what_the_farm_could_not_run():
+    event = ActionFinished(action=3, host="", outcome="not_run", detail="no host left: lab1 refused")
+    assert lines(QUEUED, event) == [
+        "not run: set 'build', line 12: cc -c x.c: no host left: lab1 refused",
+    ]
+
+
+@pytest.mark.parametrize("progress", ["plain", "none"])
+def test_notices_and_hosts_left_out(progress):
+    said = lines(
+        Notice(level="info", text="no host named: this machine's cores"),
+        Notice(level="warning", text="odd\x1b[2J"),
+        Notice(level="error", text="bad"),
+        HostLeftOut(host="lab3:6238", reason="connection refused"),
+        progress=progress,
+    )
+    assert said[-3:] == [
+        "rakefarm: warning: odd\\x1b[2J",
+        "rakefarm: error: bad",
+        "rakefarm: warning: lab3:6238 left out: connection refused",
+    ]
+    assert said[:-3] == (["rakefarm: no host named: this machine's cores"] if progress == "plain" else [])
+
+
+def test_verbose_adds_a_line_per_placed_action_and_more_adds_quotes():
+    events = (
+        QUEUED,
+        QuoteReceived(action=3, host="lab1:6238", price=None, reason="memory"),
+        QuoteReceived(action=3, host="lab2:6238", price=2.5),
+        ActionPlaced(action=3, host="lab2:6238", price=2.5),
+        ActionRetried(action=3, host="lab2:6238", reason="lost"),
+        ActionPlaced(action=3, host="local", price=None, attempt=2),
+    )
+    who = "set 'build', line 12: cc -c x.c"
+    once = [f"{who}: on lab2:6238 at 2.50", f"again: {who}: lab2:6238: lost", f"{who}: on local, attempt 2"]
+    assert lines(*events) == []
+    assert lines(*events, verbose=1) == once
+    assert lines(*events, verbose=1, progress="none") == []
+    assert lines(*events, verbose=2) == [
+        f"{who}: lab1:6238 declined: memory",
+        f"{who}: lab2:6238 asks 2.50",
+        *once,
+    ]
+
+
+def test_the_summary():
+    events = (
+        BuildStarted(rakefile="R", actions=3, sets=1, hosts=("lab1:6238", "lab10:6238", "lab3:6238")),
+        HostReady(host="lab1:6238", slots=2, server_version="1", isolation="none"),
+        HostLeftOut(host="lab3:6238", reason="silent"),
+        ActionFinished(
+            action=1,
+            host="lab1:6238",
+            outcome="succeeded",
+            elapsed_s=61.0,
+            bytes_sent=3 << 20,
+            bytes_received=2048,
+        ),
+        ActionFinished(action=2, host="local", outcome="failed", detail="exit status 1", elapsed_s=0.25),
+        BuildFinished(exit_status=1, succeeded=1, failed=1, not_started=1, elapsed_s=75.0),
+    )
+    assert lines(*events)[2:] == [
+        "rakefarm: 2 actions, 1 failed, 1 not started in 1:15",
+        "  lab1:6238       1 action     1:01 busy    3.0 MiB sent    2.0 KiB back",
+        "  local           1 action    0.2 s busy",
+        "  lab3:6238  left out: silent",
+    ]
+    assert not any("actions" in line for line in lines(*events, progress="none"))
+    end = BuildFinished(exit_status=130, succeeded=0, failed=0, not_started=0, elapsed_s=1, interrupted=True)
+    assert lines(end) == ["rakefarm: interrupted: 0 actions in 1.0 s"]
+
+
+def test_bytes_pass_unchanged_and_our_lines_begin_a_line():
+    out, err = bytes(range(256)), b"no end of line\xff"
+    stdout, stderr = shown(QUEUED, ActionOutput(action=3, stdout=out, stderr=err), FAILED)
+    assert stdout == out
+    assert stderr.startswith(err + b"\nfailed: ")
+
+
+def test_one_file_for_both_streams_keeps_the_order(tmp_path):
+    path = tmp_path / "log"
+    with path.open("wb") as stdout:
+        stderr = os.dup(stdout.fileno())
+        with open_view("auto", "auto", 0, None, {}, stdout, stderr) as view:
+            for event in (QUEUED, ActionOutput(action=3, stdout=b"half a line"), FAILED):
+                view(event)
+        os.close(stderr)
+    assert path.read_bytes().startswith(b"half a line\nfailed: ")
+
+
+def test_what_was_printed_before_comes_out_before(tmp_path):
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        stream.write("earlier\n")
+        with open_view("auto", "auto", 0, None, {}, stream, stream) as view:
+            view(Notice(level="info", text="later"))
+    assert path.read_text() == "earlier\nrakefarm: later\n"
+
+
+def test_a_broken_pipe_raises_once_after_all_was_shown():
+    reading, writing = os.pipe()
+    os.close(reading)
+    stderr = io.BytesIO()
+    view = open_view("plain", "auto", 0, None, {}, writing, stderr)
+    with pytest.raises(OutputClosedError, match="standard output was closed"):
+        view(ActionOutput(action=3, stdout=b"lost", stderr=b"seen\n"))
+    view(ActionOutput(action=3, stdout=b"dropped", stderr=b"too\n"))
+    view.close()
+    os.close(writing)
+    assert stderr.getvalue() == b"seen\ntoo\n"
+
+
+def test_leaving_with_an_error_keeps_that_error():
+    class Broken:
+        def __call__(self, event):
+            pass
+
+        def close(self):
+            raise OutputClosedError("gone")
+
+    from rakefarm.client.view import View
+
+    with pytest.raises(KeyError), View((Broken(),)):
+        raise KeyError
+    with pytest.raises(OutputClosedError), View((Broken(),)):
+        pass
+
+
+def test_a_pipe_that_does_not_block_loses_nothing():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    data = os.urandom(300_000)
+    received = bytearray()
+
+    def read():
+        while chunk := os.read(reading, 4096):
+            received.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    PlainView(Channel("out", writing), Channel("err", writing))(ActionOutput(action=1, stdout=data))
+    os.close(writing)
+    reader.join()
+    os.close(reading)
+    assert bytes(received) == data
+
+
+def test_an_encoding_that_cannot_hold_the_text():
+    stderr = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with open_view("plain", "auto", 0, None, {}, io.BytesIO(), stderr) as view:
+        view(Notice(level="info", text="naïve"))
+    assert stderr.buffer.getvalue() == b"rakefarm: na\\xefve\n"
+
+
+def test_colour_is_only_on_the_label():
+    coloured = shown(QUEUED, FAILED, color="always")[1]
+    assert coloured.startswith(b"\x1b[1;31mfailed:\x1b[0m set 'build', line 12: ")
+
+
+@pytest.fixture
+def terminal():
+    leader, follower = os.openpty()
+    yield Channel("standard error", follower)
+    os.close(leader)
+    os.close(follower)
+
+
+@pytest.mark.parametrize(
+    ("progress", "environ", "drawn"),
+    [
+        ("auto", {}, True),
+        ("auto", {"TERM": "xterm-256color", "CI": ""}, True),
+        ("auto", {"TERM": "dumb"}, False),
+        ("auto", {"CI": "true"}, False),
+        ("auto", {"NO_COLOR": "1"}, True),
+        ("live", {"CI": "true"}, True),
+        ("live", {"TERM": "dumb"}, False),
+        ("plain", {}, False),
+        ("none", {}, False),
+    ],
+)
+def test_when_a_table_is_drawn(terminal, progress, environ, drawn):
+    assert wants_table(progress, environ, terminal) is drawn
+    assert wants_table(progress, environ, Channel("standard error", io.BytesIO())) is False
+
+
+@pytest.mark.parametrize(
+    ("color", "environ", "on_terminal", "elsewhere"),
+    [
+        ("auto", {}, True, False),
+        ("auto", {"TERM": "dumb"}, False, False),
+        ("auto", {"NO_COLOR": ""}, True, False),
+        ("auto", {"NO_COLOR": "1"}, False, False),
+        ("auto", {"FORCE_COLOR": "1"}, True, True),
+        ("auto", {"FORCE_COLOR": "0"}, True, False),
+        ("auto", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, False),
+        ("always", {"NO_COLOR": "1"}, True, True),
+        ("never", {"FORCE_COLOR": "1"}, False, False),
+    ],
+)
+def test_when_there_is_colour(terminal, color, environ, on_terminal, elsewhere):
+    assert wants_colour(color, environ, terminal) is on_terminal
+    assert wants_colour(color, environ, Channel("standard error", io.BytesIO())) is elsewhere
+
+
+def test_plain_lines_do_not_import_rich():
+    program = (
+        "import os, sys\n"
+        "from rakefarm.client.view import open_view\n"
+        "from rakefarm.events import Notice\n"
+        "with open_view('auto', 'auto', 0, None, {}, sys.stdout, sys.stderr) as view:\n"
+        "    view(Notice(level='info', text='hello'))\n"
+        "sys.exit(any(name.split('.')[0] == 'rich' for name in sys.modules))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"rakefarm: hello\n")

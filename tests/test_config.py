@@ -1,0 +1,119 @@
+"""Settings files: what is read, in which order, and that every mistake is one clear line."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rakefarm.config import ClientSettings, ConfigError, ServerSettings, load_settings
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def server(tmp_path: Path, text: str) -> ServerSettings:
+    return load_settings(ServerSettings, "server.toml", written(tmp_path, text), {})
+
+
+def test_without_a_file_the_defaults_hold(environ: dict[str, str]) -> None:
+    assert load_settings(ClientSettings, "client.toml", None, environ) == ClientSettings()
+    assert load_settings(ServerSettings, "server.toml", None, environ) == ServerSettings()
+    assert load_settings(ClientSettings, "client.toml", None, {}) == ClientSettings()
+
+
+@pytest.mark.parametrize("where", ["config/rakefarm", "home/.config/rakefarm"])
+def test_the_users_file_is_found(tmp_path: Path, environ: dict[str, str], where: str) -> None:
+    if where.startswith("home"):
+        del environ["XDG_CONFIG_HOME"]
+    directory = tmp_path / where
+    directory.mkdir(parents=True)
+    (directory / "client.toml").write_text("jobs = 7\n")
+    settings = load_settings(ClientSettings, "client.toml", None, environ)
+    assert settings == dataclasses.replace(ClientSettings(), jobs=7)
+
+
+def test_a_named_file_is_the_only_one_read(tmp_path: Path, environ: dict[str, str]) -> None:
+    directory = tmp_path / "config" / "rakefarm"
+    directory.mkdir(parents=True)
+    (directory / "client.toml").write_text("jobs = 7\n")
+    path = written(tmp_path, 'fallback = "local"\n')
+    settings = load_settings(ClientSettings, "client.toml", path, environ)
+    assert (settings.jobs, settings.fallback) == (0, "local")
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file or directory"):
+        load_settings(ClientSettings, "client.toml", str(tmp_path / "none.toml"), {})
+
+
+def test_every_sort_of_value_is_read(tmp_path: Path) -> None:
+    settings = server(
+        tmp_path,
+        'port = 7000\ncache_size = "2G"\nlease_s = 1\nlicenses = ["acme", "other"]\nverbose = true\n'
+        'shared = "/srv"\n[price]\nmemory_floor = "64M"\nio_wait_weight = 0.25\n[price.base]\ncompile = 2\n',
+    )
+    assert settings.port == 7000
+    assert settings.cache_size == 2 << 30
+    assert settings.lease_s == 1.0 and isinstance(settings.lease_s, float)
+    assert settings.licenses == ("acme", "other")
+    assert settings.verbose is True
+    assert settings.shared == "/srv"
+    assert settings.price.memory_floor == 64 << 20
+    assert settings.price.io_wait_weight == 0.25
+    assert settings.price.memory_weight == ServerSettings().price.memory_weight
+    assert settings.price.base == {**ServerSettings().price.base, "compile": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("prot = 1\n", "unknown key 'prot'"),
+        ("port = 'x'\n", "port: 'x' is not a whole number"),
+        ("port = -1\n", "port: -1 is not"),
+        ("port = 1.5\n", r"port: 1\.5 is not"),
+        ("port = true\n", "port: True is not"),
+        ("verbose = 1\n", "verbose: 1 is not a bool"),
+        ("address = 1\n", "address: 1 is not a str"),
+        ("lease_s = 'soon'\n", "lease_s: 'soon' is not a float"),
+        ("licenses = 'acme'\n", "licenses: 'acme' is not a list of strings"),
+        ("licenses = [1]\n", "is not a list of strings"),
+        ("price = 1\n", r"'price' is a table, write \[price\]"),
+        ("[price]\nbase = 1\n", "base: 1 is not a table of numbers"),
+        ("[price]\nbase = {compile = 0}\n", "is not a table of numbers"),
+        ("[price]\nbass = 1\n", r"\[price\]: unknown key 'bass'"),
+        ("port =\n", "not TOML"),
+        ("port = 1\nport = 2\n", "not TOML"),
+        ("lease_s = nan\n", "lease_s"),
+        ("lease_s = inf\n", "lease_s"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as error:
+        server(tmp_path, text)
+    assert "settings.toml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_not_text_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes(b"address = '\xff'\n")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_settings(ServerSettings, "server.toml", str(path), {})
+
+
+def test_a_directory_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_settings(ServerSettings, "server.toml", str(tmp_path), {})
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ClientSettings().jobs = 1  # type: ignore[misc]

@@ -1,0 +1,117 @@
+"""One example of every message, with every field told apart: what the golden files and the tests send."""
+
+from rakefarm.wire.messages import (
+    Ack,
+    Decline,
+    Delivered,
+    Error,
+    Execute,
+    File,
+    Hello,
+    Input,
+    Message,
+    MessageType,
+    Need,
+    NeedFiles,
+    Offer,
+    Output,
+    Progress,
+    Quote,
+    QuoteRequest,
+    Result,
+    Stderr,
+    Stdout,
+    Supplied,
+    Term,
+    Variable,
+    Welcome,
+)
+
+NEEDS = (Need("mem", "2G"), Need("tool", "gcc"), Need("gpu", ""))
+OFFER = Offer(
+    price=0.75,
+    seconds=0.625,
+    terms=(Term("base", 0.5), Term("congestion", 0.125), Term("memory", 0.1875)),
+    lease=41,
+    valid_s=0.25,
+)
+
+EXAMPLES: dict[MessageType, Message] = {
+    MessageType.HELLO: Hello(
+        protocol="rakefarm",
+        versions=(1, 7),
+        capabilities=(),
+        nonce=bytes(range(32)),
+        client="zoë@lab4",
+        software="0.1.0",
+    ),
+    MessageType.WELCOME: Welcome(
+        version=1,
+        capabilities=("store", "produces"),
+        nonce=bytes(range(255, 223, -1)),
+        server="lab7",
+        software="0.1.0",
+        slots=4,
+        cores=8,
+        isolation="process+pid-namespace",
+    ),
+    MessageType.QUOTE_REQUEST: QuoteRequest(kind="compile", needs=NEEDS, input_bytes=123_456),
+    MessageType.QUOTE: Quote(OFFER),
+    MessageType.DECLINE: Decline(reason="memory", text="100 MiB of memory left, the floor is 256"),
+    MessageType.EXECUTE: Execute(
+        lease=41,
+        kind="compile",
+        needs=NEEDS,
+        command=b"cc -c sub/caf\xe9.c -o main.o",
+        manifest=(
+            Input(
+                path=b"sub/caf\xe9.c",
+                alias=b"",
+                mode=0o644,
+                mtime_ns=1_700_000_000_123_456_789,
+                size=5,
+                sha256=b"\x11" * 32,
+            ),
+            Input(
+                path=b"include/table.h",
+                alias=b"table.h",
+                mode=0o400,
+                mtime_ns=2,
+                size=1 << 33,
+                sha256=b"\x22" * 32,
+            ),
+        ),
+        declared=1,
+        produces=(b"main.o", b"main.d"),
+        timeout_s=90.5,
+        environment=(Variable(b"LANG", b"C.UTF-8"), Variable(b"LC_NAME", b"\xff")),
+        label="build line 12",
+    ),
+    MessageType.NEED: NeedFiles(indexes=(0, 1)),
+    MessageType.FILE: File(index=1),
+    MessageType.SUPPLIED: Supplied(),
+    MessageType.PROGRESS: Progress(phase="running", elapsed_s=2.0, cpu_s=1.9375, memory_bytes=50_331_648),
+    MessageType.RESULT: Result(
+        outcome="exited",
+        status=3,
+        elapsed_s=2.25,
+        queued_s=0.03125,
+        cpu_s=2.125,
+        peak_memory_bytes=60_000_000,
+        detail="",
+    ),
+    MessageType.STDOUT: Stdout(),
+    MessageType.STDERR: Stderr(),
+    MessageType.OUTPUT: Output(path=b"main.o", mode=0o644, sha256=b"\x33" * 32),
+    MessageType.DELIVERED: Delivered(offers=(OFFER,)),
+    MessageType.ACK: Ack(),
+    MessageType.ERROR: Error(code="protocol", text="client may not send ACK"),
+}
+
+BODIES: dict[MessageType, bytes] = {
+    MessageType.FILE: b"int x\n",
+    MessageType.STDOUT: b"on its way\n\x00\xff",
+    MessageType.STDERR: b"main.c:1: warning: no newline",
+    MessageType.OUTPUT: b"\x7fELF" + bytes(12),
+}
+"""A body for every streamed message."""
