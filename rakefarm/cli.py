@@ -20,7 +20,8 @@ FALLBACKS = ("next", "local", "never")
 def main(arguments: Sequence[str] | None = None) -> int:
     """`rakefarm COMMAND …`; answers the exit status."""
     parser = argparse.ArgumentParser(
-        prog="rakefarm", description="Compile and link across every idle core of a lab, placed by live cost quotes."
+        prog="rakefarm",
+        description="Compile and link across every idle core of a lab, placed by live cost quotes.",
     )
     parser.add_argument("--version", action="version", version=f"rakefarm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -44,7 +45,9 @@ def build_main(arguments: Sequence[str] | None = None) -> int:
 
 def serve_main(arguments: Sequence[str] | None = None) -> int:
     """`rakeserver`; answers the exit status."""
-    parser = argparse.ArgumentParser(prog="rakeserver", description="Run commands for the clients of the farm.")
+    parser = argparse.ArgumentParser(
+        prog="rakeserver", description="Run commands for the clients of the farm."
+    )
     _add_serve_arguments(parser)
     parser.set_defaults(run=_serve)
     return _run(parser, arguments)
@@ -74,7 +77,12 @@ def _complain(program: str, text: str) -> int:
 def _report_fault(program: str) -> int:
     """A fault of ours: the traceback goes to a file, one line to the user."""
     with tempfile.NamedTemporaryFile(
-        "w", prefix="rakefarm-fault-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        "w",
+        prefix="rakefarm-fault-",
+        suffix=".log",
+        delete=False,
+        encoding="utf-8",
+        errors="backslashreplace",
     ) as file:
         file.write(f"rakefarm {__version__}, Python {sys.version}\n{traceback.format_exc()}")
     error = sys.exc_info()[1]
@@ -112,15 +120,33 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "-r", "--file", metavar="FILE", help="the same, as an option")
     parser.add_argument("-C", "--directory", metavar="DIR", help="change to DIR first")
     parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
-    parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
-    parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
-    parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
-    parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
-    parser.add_argument("--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="when to use colour")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write events as JSON lines to FILE or standard output"
+        "-k", "--keep-going", action="store_true", help="start later sets after a failure, too"
+    )
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing"
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="say where each action runs, and why"
+    )
+    parser.add_argument(
+        "--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…"
+    )
+    parser.add_argument(
+        "--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none"
+    )
+    parser.add_argument(
+        "--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it"
+    )
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="when to use colour"
+    )
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write events as JSON lines to FILE or standard output",
     )
     parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
 

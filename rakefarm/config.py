@@ -117,6 +117,10 @@ def _convert(current: Any, value: Any, where: str) -> Any:
     elif isinstance(current, Mapping) and isinstance(value, dict):
         if all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value.values()):
             return {**current, **{key: float(v) for key, v in value.items()}}
-    expected = {"int": "a whole number or a size like 10G", "tuple": "a list of strings", "dict": "a table of numbers"}
+    expected = {
+        "int": "a whole number or a size like 10G",
+        "tuple": "a list of strings",
+        "dict": "a table of numbers",
+    }
     name = type(current).__name__
     raise ConfigError(f"{where}: {value!r} is not {expected.get(name, f'a {name}')}")

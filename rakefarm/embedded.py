@@ -23,7 +23,16 @@ class EmbeddedFailed(Exception):
 @contextlib.contextmanager
 def embedded_farm(environ: Mapping[str, str], slots: int = 0) -> Iterator[Host]:
     """A server for as long as the context lasts; answers its address. Raises EmbeddedFailed."""
-    arguments = [sys.executable, "-m", "rakefarm.server", "--until-eof", "--port", "0", "--address", "127.0.0.1"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "rakefarm.server",
+        "--until-eof",
+        "--port",
+        "0",
+        "--address",
+        "127.0.0.1",
+    ]
     if slots:
         arguments += ["--slots", str(slots)]
     variables = {**environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

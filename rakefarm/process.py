@@ -177,9 +177,7 @@ def run(
         for descriptor in (pidfd, out, err):
             os.close(descriptor)
     ending = killed or _ending(status)
-    return Completed(
-        ending, elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, stdout, stderr
-    )
+    return Completed(ending, elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, stdout, stderr)
 
 
 def _ending(status: int) -> Ending:
@@ -200,7 +198,9 @@ def _start(
     return _spawn(SHELL, [SHELL, "-c", command], environment)
 
 
-def _spawn(program: str | bytes, arguments: list[bytes | str], environment: Mapping[bytes, bytes]) -> tuple[int, int, int]:
+def _spawn(
+    program: str | bytes, arguments: list[bytes | str], environment: Mapping[bytes, bytes]
+) -> tuple[int, int, int]:
     """Start the program in a session of its own; answers its pid and the read ends of both pipes."""
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
     err_read, err_write = os.pipe2(os.O_CLOEXEC)

@@ -55,7 +55,11 @@ def current_tick() -> int:
 
 
 def find_new(
-    box: bytes, staged: dict[bytes, Staged], aliases: dict[bytes, bytes], started: int, beat: Callable[[], None]
+    box: bytes,
+    staged: dict[bytes, Staged],
+    aliases: dict[bytes, bytes],
+    started: int,
+    beat: Callable[[], None],
 ) -> list[Made]:
     """All new or changed files below `box`, by path. `aliases` maps a second name to its first: a file that still is
     the same file under both is told once, by its first name. `started` is `current_tick()` before the command."""
@@ -110,7 +114,9 @@ def _walk(box: bytes) -> Iterable[tuple[bytes, bytes, os.stat_result]]:
         try:
             entries = list(os.scandir(source))
         except PermissionError:
-            os.chmod(source, 0o700)  # the command took its own permission away; the files are its output all the same
+            os.chmod(
+                source, 0o700
+            )  # the command took its own permission away; the files are its output all the same
             entries = list(os.scandir(source))
         for entry in entries:
             path = directory + b"/" + entry.name if directory else entry.name

@@ -33,7 +33,9 @@ class NoBid(Exception):
     """No host bids. `reasons` names each host and why; `final` when asking again soon can't help."""
 
     def __init__(self, reasons: Mapping[str, str], final: bool) -> None:
-        super().__init__("; ".join(f"{host}: {reason}" for host, reason in reasons.items()) or "there are no hosts")
+        super().__init__(
+            "; ".join(f"{host}: {reason}" for host, reason in reasons.items()) or "there are no hosts"
+        )
         self.reasons = reasons
         self.final = final
 
@@ -72,7 +74,9 @@ class Auctioneer:
             for member in self._farm.members:
                 if member.problem:
                     reasons.setdefault(member.name, member.problem)
-            passing = bool(avoid) or any(reason.split(":")[0] in PASSING_REASONS for reason in reasons.values())
+            passing = bool(avoid) or any(
+                reason.split(":")[0] in PASSING_REASONS for reason in reasons.values()
+            )
             raise NoBid(reasons, final=not passing and not self._farm.usable())
         candidates = [
             Candidate(answer.member.name, answer.offer.price, answer.member.transfer_seconds(digests))
@@ -107,7 +111,9 @@ class Auctioneer:
                 self._farm.discard(link)
         return None
 
-    def _collect(self, action: int, asked: list[tuple[Member, Link]], reasons: dict[str, str]) -> list[_Answer]:
+    def _collect(
+        self, action: int, asked: list[tuple[Member, Link]], reasons: dict[str, str]
+    ) -> list[_Answer]:
         answers: list[_Answer] = []
         waiting = {link.transport.socket.fileno(): (member, link) for member, link in asked}
         deadline = time.monotonic() + self._quote_s

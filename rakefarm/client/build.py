@@ -1,6 +1,5 @@
 """One build: from a parsed Rakefile and settings to an exit status."""
 
-import os
 import secrets
 import signal
 import threading
@@ -52,7 +51,9 @@ def build(
     status = _status(plan, interrupted)
     if interrupted:
         name = signal.Signals(interrupted).name
-        stream.emit(Notice(level="error", text=f"stopped by {name}; every command that was running has been killed"))
+        stream.emit(
+            Notice(level="error", text=f"stopped by {name}; every command that was running has been killed")
+        )
     stream.emit(
         BuildFinished(
             exit_status=status,
@@ -88,7 +89,9 @@ def _run(
         stream.emit(Notice(level="warning", text=locate(rakefile.path, warning)))
     if embedded:
         stream.emit(
-            Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
+            Notice(
+                level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores"
+            )
         )
     farm = Farm(hosts, settings, environ, stream)
     try:
@@ -123,11 +126,11 @@ def _signals_raise() -> Iterator[None]:
             obeying = True
             raise Interrupted(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-

@@ -248,9 +248,7 @@ class Dispatcher:
                 avoid[award.member.name] = reason
                 if self._settings.fallback == "never" or attempt >= self._settings.attempts:
                     return self._fall_back(planned, f"{award.member.name}: {reason}")
-                self._stream.emit(
-                    ActionRetried(action=planned.number, host=award.member.name, reason=reason)
-                )
+                self._stream.emit(ActionRetried(action=planned.number, host=award.member.name, reason=reason))
 
     def _fall_back(self, planned: PlannedAction, reason: str) -> Report:
         if self._settings.fallback != LOCAL:
@@ -265,7 +263,9 @@ class Dispatcher:
             request=Request(kind_of(action.command), needs, manifest.total_bytes),
             command=os.fsencode(action.command),
             manifest=manifest,
-            produces=None if action.produces is None else tuple([os.fsencode(name) for name in action.produces]),
+            produces=None
+            if action.produces is None
+            else tuple([os.fsencode(name) for name in action.produces]),
             timeout_s=action.timeout_s,
             environment=self._passed,
             label=f"{planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),

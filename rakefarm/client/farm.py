@@ -83,7 +83,9 @@ class Farm:
     @property
     def slots(self) -> int:
         """Slots of all hosts that are ready; a limit of ours (`host/SLOTS`) counts where it is lower."""
-        return sum(min(member.slots, member.host.slots or member.slots) for member in self.members if member.ready)
+        return sum(
+            min(member.slots, member.host.slots or member.slots) for member in self.members if member.ready
+        )
 
     def usable(self) -> list[Member]:
         """Hosts that can be asked now, those whose pause is over included."""

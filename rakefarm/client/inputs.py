@@ -146,7 +146,9 @@ class Hasher:
         try:
             descriptor = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise InputError(f"can't read required file {os.fsdecode(file.source)}: {error.strerror}") from error
+            raise InputError(
+                f"can't read required file {os.fsdecode(file.source)}: {error.strerror}"
+            ) from error
         try:
             status = os.fstat(descriptor)
             digest = self._digest(file.source, descriptor, status)
@@ -161,8 +163,9 @@ class Hasher:
             known = self._known.get(source)
         if known is not None and known[0] == identity:
             return known[1]
+        began = time.time_ns()
         digest = hash_descriptor(descriptor)
-        if time.time_ns() - status.st_ctime_ns > RACY_NS:
+        if began - status.st_ctime_ns > RACY_NS:
             with self._lock:
                 self._known[source] = (identity, digest)
         return digest

@@ -144,8 +144,10 @@ def connect(host: Host, environ: Mapping[str, str], connect_s: float) -> Link:
     except (Lost, ProtocolError, OSError) as error:
         sock.close()
         silent = isinstance(error, Lost) and "no sign of life" in str(error)
-        text = f"it accepted the connection and did not answer within {connect_s:g} s" if silent else (
-            transport.explain(error)
+        text = (
+            f"it accepted the connection and did not answer within {connect_s:g} s"
+            if silent
+            else (transport.explain(error))
         )
         raise HostFailed(text) from error
 

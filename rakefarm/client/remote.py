@@ -49,7 +49,9 @@ PhaseListener = Callable[[str, float, int], None]
 """Told of a phase (sending, queued, running, receiving), CPU seconds and memory in bytes."""
 
 
-def execute(order: Order, award: Award, incoming: Incoming, stdout: Capture, stderr: Capture, tell: PhaseListener) -> Result:
+def execute(
+    order: Order, award: Award, incoming: Incoming, stdout: Capture, stderr: Capture, tell: PhaseListener
+) -> Result:
     """Run `order` on the award's link; the outputs are in `incoming`, not yet installed, and the result is unacknowledged.
 
     Raises Declined, Lost or a protocol error (all: not run), OSError (ours: an input, an output or a capture).

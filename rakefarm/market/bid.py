@@ -95,7 +95,9 @@ class Facilities(Struct, frozen=True):
     draining: bool = False
 
 
-def bid(job: Job, load: Load, commitments: Commitments, facilities: Facilities, k: Coefficients) -> Bid | Refusal:
+def bid(
+    job: Job, load: Load, commitments: Commitments, facilities: Facilities, k: Coefficients
+) -> Bid | Refusal:
     """The price of `job` here and now, or why there is none. Finite, above zero, not lower under more load."""
     refusal = refuse(job, load, facilities, k)
     if refusal is not None:
@@ -129,19 +131,21 @@ def refuse(job: Job, load: Load, facilities: Facilities, k: Coefficients) -> Ref
     if facilities.draining:
         return Refusal("draining", "the server is shutting down")
     if load.memory_available < k.memory_floor:
-        return Refusal("memory", f"{load.memory_available >> 20} MiB of memory left, the floor is {k.memory_floor >> 20}")
+        return Refusal(
+            "memory", f"{load.memory_available >> 20} MiB of memory left, the floor is {k.memory_floor >> 20}"
+        )
     for key, value in job.needs.items():
         refusal = _refuse_need(key, value, load, facilities, k)
         if refusal is not None:
             return refusal
     if job.input_bytes > facilities.disk_free:
-        return Refusal("disk", f"{facilities.disk_free >> 20} MiB of disk left, the inputs take {job.input_bytes >> 20}")
+        return Refusal(
+            "disk", f"{facilities.disk_free >> 20} MiB of disk left, the inputs take {job.input_bytes >> 20}"
+        )
     return None
 
 
-def _refuse_need(
-    key: str, value: str, load: Load, facilities: Facilities, k: Coefficients
-) -> Refusal | None:
+def _refuse_need(key: str, value: str, load: Load, facilities: Facilities, k: Coefficients) -> Refusal | None:
     match key:
         case "cpu":
             if not value.isdecimal() or int(value[:9]) > load.cores:
@@ -149,7 +153,9 @@ def _refuse_need(
         case "mem":
             size = parse_size(value)
             if size is None or size > load.memory_available - k.memory_floor:
-                return Refusal("memory", f"needs mem={value}, {load.memory_available >> 20} MiB are available")
+                return Refusal(
+                    "memory", f"needs mem={value}, {load.memory_available >> 20} MiB are available"
+                )
         case "tool":
             if value not in facilities.tools:
                 return Refusal("tool", f"needs tool={value}, which is not on the server's PATH")
@@ -157,7 +163,9 @@ def _refuse_need(
             if value not in facilities.licenses:
                 return Refusal("license", f"needs license={value}, which this server does not have")
         case _:
-            return Refusal("resource", f"needs {key}{'=' if value else ''}{value}, which this server does not have")
+            return Refusal(
+                "resource", f"needs {key}{'=' if value else ''}{value}, which this server does not have"
+            )
     return None
 
 

@@ -40,7 +40,9 @@ def open_socket(address: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise StartError(f"can't listen on {where}: {error.strerror}; name an address of this machine with -i") from error
+        raise StartError(
+            f"can't listen on {where}: {error.strerror}; name an address of this machine with -i"
+        ) from error
     family, kind, protocol, _, target = found[0]
     sock = socket.socket(family, kind, protocol)
     try:
@@ -62,7 +64,9 @@ def open_socket(address: str, port: int) -> socket.socket:
 class Listener:
     """One server's first process."""
 
-    def __init__(self, settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool) -> None:
+    def __init__(
+        self, settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool
+    ) -> None:
         self._reload = reload
         self._watch_stdin = watch_stdin
         self._socket = open_socket(settings.address, settings.port)

@@ -1,8 +1,8 @@
 """The workers that a listener owns: started, counted, replaced when they die, ended when it ends.
 
-    listener ──SEQPACKET pair a worker──► worker          listener forks workers, knows each by its pid
-    a worker's death is the end of its pair; the listener then reaps that pid, clears its cell, removes its
-    directory and starts another, after a pause that doubles while they die young.
+listener ──SEQPACKET pair a worker──► worker          listener forks workers, knows each by its pid
+a worker's death is the end of its pair; the listener then reaps that pid, clears its cell, removes its
+directory and starts another, after a pause that doubles while they die young.
 """
 
 import contextlib
@@ -166,7 +166,9 @@ class Pool:
         self._pauses[member.number] = max(pause_s, PAUSE_S)
         if not member.retiring:
             how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            logger.warning("worker %d (process %d) died: %s; starting another", member.number, member.pid, how)
+            logger.warning(
+                "worker %d (process %d) died: %s; starting another", member.number, member.pid, how
+            )
         self._vacancies.append(_Vacancy(member.number, pause_s, time.monotonic() + pause_s))
 
     @property

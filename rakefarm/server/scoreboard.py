@@ -45,7 +45,14 @@ class Scoreboard:
     def publish_load(self, load: Load, taken_at: float) -> None:
         """In the listener: put up a fresh sample, taken at `taken_at` (monotonic seconds)."""
         draining = int(self.draining)
-        fields = (load.cores, load.busy_cores, load.io_wait, load.memory_available, load.memory_total, draining)
+        fields = (
+            load.cores,
+            load.busy_cores,
+            load.io_wait,
+            load.memory_available,
+            load.memory_total,
+            draining,
+        )
         _HEADER.pack_into(self._map, 0, self._version + 1, taken_at, *fields)
         self._version += 2
         _VERSION.pack_into(self._map, 0, self._version)

@@ -26,6 +26,7 @@ SMALL_BYTES = 1 << 20
 EVICT_TO = 0.7
 EVICT_AT = 0.85
 
+
 class Store:
     """One worker's view of the store. A `size_bytes` of 0 keeps nothing."""
 

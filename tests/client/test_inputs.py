@@ -116,7 +116,9 @@ def test_two_files_for_one_place_are_refused(project: Path, monkeypatch: pytest.
         places("../x.h", "x.h")
 
 
-def test_a_file_and_a_directory_of_one_name_are_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_and_a_directory_of_one_name_are_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make("lib", "work/lib/a.c")
     monkeypatch.chdir(project / "work")
     with pytest.raises(InputError, match="a file and a directory"):

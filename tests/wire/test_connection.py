@@ -363,7 +363,9 @@ def test_an_end_after_an_error_message_is_a_clean_one():
 
 def test_bytes_after_an_error_message_are_refused():
     pair = pair_in(State.RUNNING)
-    pair.client.receive_data(pair.server.send(EXAMPLES[MessageType.ERROR]) + example_bytes(MessageType.PROGRESS))
+    pair.client.receive_data(
+        pair.server.send(EXAMPLES[MessageType.ERROR]) + example_bytes(MessageType.PROGRESS)
+    )
     assert pair.client.next_event() == EXAMPLES[MessageType.ERROR]
     with pytest.raises(IllegalMessage):
         pair.client.next_event()

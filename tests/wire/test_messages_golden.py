@@ -7,10 +7,19 @@ import os
 
 import pytest
 from wire_examples import BODIES, EXAMPLES
-from wire_vocabulary import case_name, cases_of, events, golden_directory, golden_text, joined, pair_in, wire_bytes
+from wire_vocabulary import (
+    case_name,
+    cases_of,
+    events,
+    golden_directory,
+    golden_text,
+    joined,
+    pair_in,
+    wire_bytes,
+)
 
 from rakefarm.wire.codec import PAYLOAD_COUNTS
-from rakefarm.wire.messages import MessageType, Need, QuoteRequest, STREAMED
+from rakefarm.wire.messages import STREAMED, MessageType, Need, QuoteRequest
 from rakefarm.wire.state import State
 
 every_type = pytest.mark.parametrize("number", list(MessageType), ids=case_name)

@@ -5,7 +5,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from wire_examples import BODIES, EXAMPLES
-from wire_vocabulary import CASES, case_name, connected_pair, events, expected_events, joined, route_to, wire_bytes
+from wire_vocabulary import (
+    CASES,
+    case_name,
+    connected_pair,
+    events,
+    expected_events,
+    joined,
+    route_to,
+    wire_bytes,
+)
 
 from rakefarm.wire import LocalProtocolError, Role, State
 from rakefarm.wire.messages import STREAMED, MessageType

@@ -1,0 +1,21 @@
+PYTHON ?= .venv/bin/python
+
+.PHONY: check lint test check-slow
+
+check: lint test
+
+lint:
+	$(PYTHON) -m ruff check rakefarm tests benchmarks configs scripts
+	$(PYTHON) -m ruff format --check rakefarm tests benchmarks configs scripts
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest
+
+check-slow:
+	$(PYTHON) -m pytest -m "slow or peer" --timeout 600
+	$(PYTHON) benchmarks/identical.py
+	$(PYTHON) benchmarks/quotes.py
+	$(PYTHON) benchmarks/large_files.py
+	$(PYTHON) benchmarks/many_actions.py
+	$(PYTHON) benchmarks/throughput.py
