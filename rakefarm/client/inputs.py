@@ -144,13 +144,15 @@ class Hasher:
 
     def _entry(self, file: Required) -> Input:
         try:
-            descriptor = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise InputError(
                 f"can't read required file {os.fsdecode(file.source)}: {error.strerror}"
             ) from error
         try:
             status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"the required {os.fsdecode(file.source)} is not a regular file")
             digest = self._digest(file.source, descriptor, status)
         finally:
             os.close(descriptor)
