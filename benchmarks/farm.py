@@ -82,17 +82,13 @@ def timed(command: str, directory: str) -> float:
     return time.perf_counter() - started
 
 
-def paired(
-    name: str, rounds: int, ours: Callable[[], float], peer: Callable[[], float], target: float
-) -> float:
+def paired(name: str, rounds: int, ours: Callable[[], float], peer: Callable[[], float], target: float) -> float:
     """Run both in turn, after one warm-up each; print each median and the median ratio (above 1: we are faster)."""
     ours()
     peer()
     ours_s, peer_s = [], []
     for number in range(rounds):
-        for run, seconds in (
-            ((ours, ours_s), (peer, peer_s)) if number % 2 else ((peer, peer_s), (ours, ours_s))
-        ):
+        for run, seconds in ((ours, ours_s), (peer, peer_s)) if number % 2 else ((peer, peer_s), (ours, ours_s)):
             seconds.append(run())
     ratio = statistics.median(p / o for o, p in zip(ours_s, peer_s, strict=True))
     print(

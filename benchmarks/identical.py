@@ -41,18 +41,14 @@ def fetch(directory: str) -> str:
     (archive,) = glob.glob(os.path.join(directory, "lupa-*.tar.gz"))
     with tarfile.open(archive) as file:
         file.extractall(directory, filter="data")
-    found = glob.glob(
-        os.path.join(directory, "lupa-*", "third-party", "lua54", "**", "lapi.c"), recursive=True
-    )
+    found = glob.glob(os.path.join(directory, "lupa-*", "third-party", "lua54", "**", "lapi.c"), recursive=True)
     return os.path.dirname(found[0])
 
 
 def write_rakefile(directory: str) -> list[str]:
     """A Rakefile that compiles every file of the interpreter and links it; answers the C files' names."""
     sources = sorted(
-        name
-        for name in os.listdir(directory)
-        if name.endswith(".c") and name not in ("luac.c", "onelua.c", "ltests.c")
+        name for name in os.listdir(directory) if name.endswith(".c") and name not in ("luac.c", "onelua.c", "ltests.c")
     )
     headers = " ".join(sorted(name for name in os.listdir(directory) if name.endswith(".h")))
     with open(os.path.join(directory, "Rakefile"), "w", encoding="ascii") as file:

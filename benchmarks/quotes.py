@@ -42,9 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, server() as running:
         with open(os.path.join(directory, "big.c"), "w", encoding="ascii") as file:
             for number in range(3000):
-                file.write(
-                    f"double f{number}(double x) {{ return x * {number} + f{max(0, number - 1)}(x / 2); }}\n"
-                )
+                file.write(f"double f{number}(double x) {{ return x * {number} + f{max(0, number - 1)}(x / 2); }}\n")
         with open(os.path.join(directory, "Rakefile"), "w", encoding="ascii") as file:
             file.write("busy:\n")
             for number in range(200):

@@ -45,9 +45,7 @@ def build_main(arguments: Sequence[str] | None = None) -> int:
 
 def serve_main(arguments: Sequence[str] | None = None) -> int:
     """`rakeserver`; answers the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="rakeserver", description="Run commands for the clients of the farm."
-    )
+    parser = argparse.ArgumentParser(prog="rakeserver", description="Run commands for the clients of the farm.")
     _add_serve_arguments(parser)
     parser.set_defaults(run=_serve)
     return _run(parser, arguments)
@@ -120,27 +118,13 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "-r", "--file", metavar="FILE", help="the same, as an option")
     parser.add_argument("-C", "--directory", metavar="DIR", help="change to DIR first")
     parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
-    parser.add_argument(
-        "-k", "--keep-going", action="store_true", help="start later sets after a failure, too"
-    )
-    parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing"
-    )
-    parser.add_argument(
-        "-v", "--verbose", action="count", default=0, help="say where each action runs, and why"
-    )
-    parser.add_argument(
-        "--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…"
-    )
-    parser.add_argument(
-        "--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none"
-    )
-    parser.add_argument(
-        "--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it"
-    )
-    parser.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", help="when to use colour"
-    )
+    parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
+    parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
+    parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
+    parser.add_argument("--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it")
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="when to use colour")
     parser.add_argument(
         "--json",
         nargs="?",

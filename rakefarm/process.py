@@ -185,9 +185,7 @@ def _ending(status: int) -> Ending:
     return Exited(code) if code >= 0 else Signalled(-code)
 
 
-def _start(
-    command: bytes, environment: Mapping[bytes, bytes], directory: bytes | None
-) -> tuple[int, int, int]:
+def _start(command: bytes, environment: Mapping[bytes, bytes], directory: bytes | None) -> tuple[int, int, int]:
     if directory is not None:
         changed = 'cd -- "$1" && exec /bin/sh -c "$2"'
         return _spawn(SHELL, [SHELL, "-c", changed, "sh", directory, command], environment)

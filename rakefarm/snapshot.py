@@ -114,9 +114,7 @@ def _walk(box: bytes) -> Iterable[tuple[bytes, bytes, os.stat_result]]:
         try:
             entries = list(os.scandir(source))
         except PermissionError:
-            os.chmod(
-                source, 0o700
-            )  # the command took its own permission away; the files are its output all the same
+            os.chmod(source, 0o700)  # the command took its own permission away; the files are its output all the same
             entries = list(os.scandir(source))
         for entry in entries:
             path = directory + b"/" + entry.name if directory else entry.name

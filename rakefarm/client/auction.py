@@ -33,9 +33,7 @@ class NoBid(Exception):
     """No host bids. `reasons` names each host and why; `final` when asking again soon can't help."""
 
     def __init__(self, reasons: Mapping[str, str], final: bool) -> None:
-        super().__init__(
-            "; ".join(f"{host}: {reason}" for host, reason in reasons.items()) or "there are no hosts"
-        )
+        super().__init__("; ".join(f"{host}: {reason}" for host, reason in reasons.items()) or "there are no hosts")
         self.reasons = reasons
         self.final = final
 
@@ -59,9 +57,7 @@ class Auctioneer:
         self._quote_s = quote_s
         self._lock = threading.Lock()
 
-    def award(
-        self, action: int, request: Request, digests: Mapping[bytes, int], avoid: Mapping[str, str]
-    ) -> Award:
+    def award(self, action: int, request: Request, digests: Mapping[bytes, int], avoid: Mapping[str, str]) -> Award:
         """Ask every host but those in `avoid` (host to reason), and take the cheapest. Raises NoBid.
 
         `digests` are the inputs, by content, with their sizes: what a host lacks is added to its price.
@@ -74,9 +70,7 @@ class Auctioneer:
             for member in self._farm.members:
                 if member.problem:
                     reasons.setdefault(member.name, member.problem)
-            passing = bool(avoid) or any(
-                reason.split(":")[0] in PASSING_REASONS for reason in reasons.values()
-            )
+            passing = bool(avoid) or any(reason.split(":")[0] in PASSING_REASONS for reason in reasons.values())
             raise NoBid(reasons, final=not passing and not self._farm.usable())
         candidates = [
             Candidate(answer.member.name, answer.offer.price, answer.member.transfer_seconds(digests))
@@ -111,9 +105,7 @@ class Auctioneer:
                 self._farm.discard(link)
         return None
 
-    def _collect(
-        self, action: int, asked: list[tuple[Member, Link]], reasons: dict[str, str]
-    ) -> list[_Answer]:
+    def _collect(self, action: int, asked: list[tuple[Member, Link]], reasons: dict[str, str]) -> list[_Answer]:
         answers: list[_Answer] = []
         waiting = {link.transport.socket.fileno(): (member, link) for member, link in asked}
         deadline = time.monotonic() + self._quote_s
@@ -154,9 +146,7 @@ class Auctioneer:
             answers.append(_Answer(member, link, answer))
             terms = {term.name: term.value for term in answer.terms}
             self._stream.emit(
-                QuoteReceived(
-                    action=action, host=member.name, price=answer.price, seconds=answer.seconds, terms=terms
-                )
+                QuoteReceived(action=action, host=member.name, price=answer.price, seconds=answer.seconds, terms=terms)
             )
             return
         if isinstance(answer, Offer):

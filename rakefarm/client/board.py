@@ -146,9 +146,7 @@ class Board:
     def snapshot(self, now_s: float, row_limit: int) -> Snapshot:
         """The active actions in the order they were placed, then those bid for, then the recently ended
         (newest first): `row_limit` at most. All hosts, those left out at the end."""
-        rows = islice(
-            chain(self._active.values(), self._bidding.values(), reversed(self._recent)), max(0, row_limit)
-        )
+        rows = islice(chain(self._active.values(), self._bidding.values(), reversed(self._recent)), max(0, row_limit))
         hosts = sorted(self._hosts.values(), key=lambda host: host.state == "left out")
         return Snapshot(now_s, tuple(map(replace, rows)), tuple(map(replace, hosts)), self.totals(now_s))
 
@@ -278,9 +276,7 @@ def safe_text(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "backslashreplace").decode()
+        character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
         for character in text
     )
 
@@ -301,9 +297,7 @@ def price_text(price: float | None) -> str:
     for factor, unit in ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")):
         scaled = price / factor
         if abs(scaled) < 999.5:
-            digits = (
-                0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2 if abs(scaled) >= 0.1 else 3
-            )
+            digits = 0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2 if abs(scaled) >= 0.1 else 3
             return f"{scaled:.{digits}f}{unit}"
     return f"{price:.0e}"
 

@@ -51,9 +51,7 @@ def build(
     status = _status(plan, interrupted)
     if interrupted:
         name = signal.Signals(interrupted).name
-        stream.emit(
-            Notice(level="error", text=f"stopped by {name}; every command that was running has been killed")
-        )
+        stream.emit(Notice(level="error", text=f"stopped by {name}; every command that was running has been killed"))
     stream.emit(
         BuildFinished(
             exit_status=status,
@@ -89,9 +87,7 @@ def _run(
         stream.emit(Notice(level="warning", text=locate(rakefile.path, warning)))
     if embedded:
         stream.emit(
-            Notice(
-                level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores"
-            )
+            Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
     farm = Farm(hosts, settings, environ, stream)
     try:
@@ -126,9 +122,7 @@ def _signals_raise() -> Iterator[None]:
             obeying = True
             raise Interrupted(number)
 
-    before = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

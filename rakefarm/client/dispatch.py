@@ -235,9 +235,7 @@ class Dispatcher:
                 time.sleep(RETRY_PAUSE_S * attempt)
                 continue
             self._stream.emit(
-                ActionPlaced(
-                    action=planned.number, host=award.member.name, price=award.price, attempt=attempt
-                )
+                ActionPlaced(action=planned.number, host=award.member.name, price=award.price, attempt=attempt)
             )
             try:
                 return self._attempt(planned, order, award)
@@ -263,9 +261,7 @@ class Dispatcher:
             request=Request(kind_of(action.command), needs, manifest.total_bytes),
             command=os.fsencode(action.command),
             manifest=manifest,
-            produces=None
-            if action.produces is None
-            else tuple([os.fsencode(name) for name in action.produces]),
+            produces=None if action.produces is None else tuple([os.fsencode(name) for name in action.produces]),
             timeout_s=action.timeout_s,
             environment=self._passed,
             label=f"{planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
@@ -310,9 +306,7 @@ class Dispatcher:
     def _phase_teller(self, planned: PlannedAction, host: str) -> remote.PhaseListener:
         def tell(phase: str, cpu_s: float, memory_bytes: int) -> None:
             self._stream.emit(
-                ActionPhase(
-                    action=planned.number, host=host, phase=phase, cpu_s=cpu_s, memory_bytes=memory_bytes
-                )
+                ActionPhase(action=planned.number, host=host, phase=phase, cpu_s=cpu_s, memory_bytes=memory_bytes)
             )
 
         return tell

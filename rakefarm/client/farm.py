@@ -83,17 +83,13 @@ class Farm:
     @property
     def slots(self) -> int:
         """Slots of all hosts that are ready; a limit of ours (`host/SLOTS`) counts where it is lower."""
-        return sum(
-            min(member.slots, member.host.slots or member.slots) for member in self.members if member.ready
-        )
+        return sum(min(member.slots, member.host.slots or member.slots) for member in self.members if member.ready)
 
     def usable(self) -> list[Member]:
         """Hosts that can be asked now, those whose pause is over included."""
         now = time.monotonic()
         return [
-            member
-            for member in self.members
-            if not member.problem or (member.ready and member.asked_again_at <= now)
+            member for member in self.members if not member.problem or (member.ready and member.asked_again_at <= now)
         ]
 
     def checkout(self, member: Member) -> Link | None:

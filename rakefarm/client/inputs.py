@@ -98,6 +98,8 @@ def _files_of(source: bytes) -> Iterable[tuple[bytes, bytes]]:
 
 def arrange(files: Sequence[tuple[bytes, bytes]]) -> list[Required]:
     """Give each file its second name where one is free. Raises InputError when two files want one place."""
+    # ./a.c and a.c are one file, however often it is named.
+    files = list({(os.path.realpath(source), place): (source, place) for source, place in files}.values())
     paths = {place: source for source, place in files}
     if len(paths) < len(files):
         (place, _), *_ = Counter(place for _, place in files).most_common(1)
@@ -146,9 +148,7 @@ class Hasher:
         try:
             descriptor = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise InputError(
-                f"can't read required file {os.fsdecode(file.source)}: {error.strerror}"
-            ) from error
+            raise InputError(f"can't read required file {os.fsdecode(file.source)}: {error.strerror}") from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

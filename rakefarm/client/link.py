@@ -67,8 +67,7 @@ class Link:
         holds, is the answer, without a message."""
         held = self._held
         if held is not None and (
-            held.until < time.monotonic()
-            or (held.request.kind, held.request.needs) != (request.kind, request.needs)
+            held.until < time.monotonic() or (held.request.kind, held.request.needs) != (request.kind, request.needs)
         ):
             self._held = None
         if self._held is None:

@@ -253,9 +253,7 @@ class LiveView:
         """The action whose output may go on: until it ends, its half line is not to be cut by a table."""
         self._written_s = clock()
         self._stop = threading.Event()
-        self._thread = (
-            threading.Thread(target=self._run, name="live table", daemon=True) if threaded else None
-        )
+        self._thread = threading.Thread(target=self._run, name="live table", daemon=True) if threaded else None
 
     def __call__(self, event: Event) -> None:
         """Take one event in. What must not wait is written before this returns, the table is not."""

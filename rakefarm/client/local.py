@@ -35,9 +35,7 @@ def needs_staging(action: Action) -> bool:
         words = set(shlex.split(action.command))
     except ValueError:
         words = set(action.command.split())
-    return any(
-        os.path.basename(name) in words and not os.path.lexists(os.path.basename(name)) for name in nested
-    )
+    return any(os.path.basename(name) in words and not os.path.lexists(os.path.basename(name)) for name in nested)
 
 
 def run_here(action: Action, environ: Mapping[bytes, bytes], cancel: int) -> LocalResult:

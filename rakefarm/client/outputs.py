@@ -106,9 +106,7 @@ class Incoming:
             top = os.path.realpath(b".")
             inside = os.path.realpath(parent)
             if os.path.commonpath([top, inside]) != top:
-                raise OutputError(
-                    f"can't write {os.fsdecode(file.path)}: a link leads out of the working directory"
-                )
+                raise OutputError(f"can't write {os.fsdecode(file.path)}: a link leads out of the working directory")
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISDIR(os.lstat(file.path).st_mode):
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -126,9 +124,7 @@ class Incoming:
             # The directory is not used for an absolute name, but with one given Python calls linkat(2), which follows.
             os.link(source, file.path, src_dir_fd=file.descriptor, follow_symlinks=True)
         except FileExistsError:
-            beside = os.path.join(
-                os.path.dirname(file.path), b".rakefarm-%d-%d" % (os.getpid(), file.descriptor)
-            )
+            beside = os.path.join(os.path.dirname(file.path), b".rakefarm-%d-%d" % (os.getpid(), file.descriptor))
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(beside)
             os.link(source, beside, src_dir_fd=file.descriptor, follow_symlinks=True)

@@ -98,9 +98,7 @@ def parse_rakefile(text: bytes, path: str = "Rakefile") -> Rakefile:
         raise RakefileError(path, tuple(errors))
     hosts = parser.hosts_with_ports()
     sets = tuple(draft.freeze() for draft in parser.sets)
-    return Rakefile(
-        path, parser.port, hosts, sets, tuple(sorted(parser.warnings, key=lambda each: each.line))
-    )
+    return Rakefile(path, parser.port, hosts, sets, tuple(sorted(parser.warnings, key=lambda each: each.line)))
 
 
 class _ActionDraft(Struct):
@@ -282,9 +280,7 @@ class _Parser:
             raise LineError(column, f"'remote-' without a command; {wanted}")
         program = first_word(command)
         if program in ("produces", "needs") and not remote:
-            self._warn(
-                column, f"an action that runs {program!r}; indent it deeper if it describes the one above"
-            )
+            self._warn(column, f"an action that runs {program!r}; indent it deeper if it describes the one above")
         return _ActionDraft(command, remote, self._line)
 
 

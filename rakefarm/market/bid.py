@@ -95,9 +95,7 @@ class Facilities(Struct, frozen=True):
     draining: bool = False
 
 
-def bid(
-    job: Job, load: Load, commitments: Commitments, facilities: Facilities, k: Coefficients
-) -> Bid | Refusal:
+def bid(job: Job, load: Load, commitments: Commitments, facilities: Facilities, k: Coefficients) -> Bid | Refusal:
     """The price of `job` here and now, or why there is none. Finite, above zero, not lower under more load."""
     refusal = refuse(job, load, facilities, k)
     if refusal is not None:
@@ -153,9 +151,7 @@ def _refuse_need(key: str, value: str, load: Load, facilities: Facilities, k: Co
         case "mem":
             size = parse_size(value)
             if size is None or size > load.memory_available - k.memory_floor:
-                return Refusal(
-                    "memory", f"needs mem={value}, {load.memory_available >> 20} MiB are available"
-                )
+                return Refusal("memory", f"needs mem={value}, {load.memory_available >> 20} MiB are available")
         case "tool":
             if value not in facilities.tools:
                 return Refusal("tool", f"needs tool={value}, which is not on the server's PATH")
@@ -163,9 +159,7 @@ def _refuse_need(key: str, value: str, load: Load, facilities: Facilities, k: Co
             if value not in facilities.licenses:
                 return Refusal("license", f"needs license={value}, which this server does not have")
         case _:
-            return Refusal(
-                "resource", f"needs {key}{'=' if value else ''}{value}, which this server does not have"
-            )
+            return Refusal("resource", f"needs {key}{'=' if value else ''}{value}, which this server does not have")
     return None
 
 

@@ -125,9 +125,7 @@ class Action:
         while isinstance(message := self._talk.expect(File, Supplied), File):
             if message.index != next(outstanding, None):
                 raise Malformed(f"FILE {message.index} was not asked for, or out of order")
-            staging.receive(
-                message.index, self._transport.connection.incoming_body, self._transport.receive_body
-            )
+            staging.receive(message.index, self._transport.connection.incoming_body, self._transport.receive_body)
         left = next(outstanding, None)
         if left is not None:
             raise Malformed(f"SUPPLIED, but FILE {left} is missing")

@@ -67,9 +67,7 @@ class Conversation:
             logger.warning("%s: closed: %s", self.peer, error)
             self._give_up(error.code, str(error) if isinstance(error, Refused) else error.text)
         except Exception:
-            logger.exception(
-                "%s: a fault of the server, after %s", self.peer, self.transport.connection.story
-            )
+            logger.exception("%s: a fault of the server, after %s", self.peer, self.transport.connection.story)
             self._give_up("internal", "the server met a fault of its own; its log says more")
         finally:
             self.workplace.board.release(self.lease)
@@ -172,9 +170,7 @@ class Conversation:
         found = (
             tool
             and "/" not in tool
-            and any(
-                os.access(os.path.join(directory, tool), os.X_OK) for directory in settings.path.split(":")
-            )
+            and any(os.access(os.path.join(directory, tool), os.X_OK) for directory in settings.path.split(":"))
         )
         status = os.statvfs(self.workplace.sandbox.path) if job.input_bytes else None
         return Facilities(

@@ -97,9 +97,7 @@ class Executors:
                 theirs.close()
             if not answer.isdecimal():
                 ours.close()
-                raise ExecutorLost(
-                    f"no executor can be started: {answer.lstrip('! ') or 'the nursery is gone'}"
-                )
+                raise ExecutorLost(f"no executor can be started: {answer.lstrip('! ') or 'the nursery is gone'}")
             executor = Executor(ours, int(answer))
             self._all.add(executor)
             return executor

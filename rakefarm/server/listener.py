@@ -64,16 +64,12 @@ def open_socket(address: str, port: int) -> socket.socket:
 class Listener:
     """One server's first process."""
 
-    def __init__(
-        self, settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool
-    ) -> None:
+    def __init__(self, settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool) -> None:
         self._reload = reload
         self._watch_stdin = watch_stdin
         self._socket = open_socket(settings.address, settings.port)
         try:
-            self._directory = ServerDirectory(
-                choose_root(settings.sandbox_directory, os.environ.get("TMPDIR", ""))
-            )
+            self._directory = ServerDirectory(choose_root(settings.sandbox_directory, os.environ.get("TMPDIR", "")))
         except SandboxError as error:
             raise StartError(str(error)) from error
         self._slots = Slots(os.path.join(self._directory.path, "slots"), settings.slots)

@@ -16,9 +16,7 @@ SPARE_WORKERS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `rakeserver` and `rakefarm serve`."""
-    parser.add_argument(
-        "place", nargs="*", metavar="[HOST] PORT", help="port, or address and port, to listen on"
-    )
+    parser.add_argument("place", nargs="*", metavar="[HOST] PORT", help="port, or address and port, to listen on")
     parser.add_argument("-i", "--address", metavar="ADDR", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("-p", "--port", metavar="PORT", help="port; 0 lets the system pick (default: 6238)")
     parser.add_argument("-v", "--verbose", action="store_true", help="log each connection and action")
@@ -27,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="read this file instead of the user's and the system's server.toml"
     )
-    parser.add_argument(
-        "--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing"
-    )
+    parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
     parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")

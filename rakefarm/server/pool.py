@@ -166,9 +166,7 @@ class Pool:
         self._pauses[member.number] = max(pause_s, PAUSE_S)
         if not member.retiring:
             how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            logger.warning(
-                "worker %d (process %d) died: %s; starting another", member.number, member.pid, how
-            )
+            logger.warning("worker %d (process %d) died: %s; starting another", member.number, member.pid, how)
         self._vacancies.append(_Vacancy(member.number, pause_s, time.monotonic() + pause_s))
 
     @property

@@ -48,9 +48,7 @@ class ServerDirectory:
             _make_private(parent)
             sweep(parent)
             self.path = tempfile.mkdtemp(prefix="server-", dir=parent)
-            self._lock = os.open(
-                os.path.join(self.path, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-            )
+            self._lock = os.open(os.path.join(self.path, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             place = error.filename or parent

@@ -77,9 +77,7 @@ class Scoreboard:
     def write_cell(self, worker: int, cell: Cell) -> None:
         """In worker number `worker`: put up its numbers. In the listener: clear a dead worker's."""
         position = _HEADER.size + worker * _CELL.size
-        _CELL.pack_into(
-            self._map, position, cell.running, cell.waiting, cell.leased, cell.closed, cell.leased_until, 0
-        )
+        _CELL.pack_into(self._map, position, cell.running, cell.waiting, cell.leased, cell.closed, cell.leased_until, 0)
 
     def read_cell(self, worker: int) -> Cell:
         """The numbers of one worker."""

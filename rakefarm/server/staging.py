@@ -84,18 +84,14 @@ class Staging:
             self._settle(entry, target)
         return True
 
-    def receive(
-        self, index: int, body_bytes: int, receive_body: Callable[[Callable[[bytes], object]], None]
-    ) -> None:
+    def receive(self, index: int, body_bytes: int, receive_body: Callable[[Callable[[bytes], object]], None]) -> None:
         """Take the body of input `index` into place. Raises Malformed when size or digest are not the manifest's.
 
         A disk that can't take it is kept as `failure`, and the body read to its end, since the client is speaking.
         """
         entry = self._manifest[index]
         if body_bytes != entry.size:
-            raise Malformed(
-                f"{show(entry.path)} comes with {body_bytes} bytes, the manifest said {entry.size}"
-            )
+            raise Malformed(f"{show(entry.path)} comes with {body_bytes} bytes, the manifest said {entry.size}")
         digest = hashlib.sha256()
         descriptor: int | None = None
         target = b""

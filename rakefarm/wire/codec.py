@@ -172,7 +172,7 @@ def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
         "    if at != end: refuse_cut()",
         f"    return cls({names})",
     ]
-    exec("\n".join(source), scope)  # the names are those of our own structures
+    exec("\n".join(source), scope)  # noqa: S102 - the names are those of our own structures
     return scope["encode"], scope["decode"]
 
 

@@ -95,9 +95,7 @@ def test_an_absolute_name_is_staged_under_its_base_name(project: Path) -> None:
     assert places(str(project / "deep/er/x.h")) == {b"x.h": b""}
 
 
-def test_a_name_that_climbs_out_is_staged_under_its_base_name(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_climbs_out_is_staged_under_its_base_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make("x.h", "work/a.c")
     monkeypatch.chdir(project / "work")
     assert places("../x.h", "a.c") == {b"x.h": b"", b"a.c": b""}
@@ -116,9 +114,7 @@ def test_two_files_for_one_place_are_refused(project: Path, monkeypatch: pytest.
         places("../x.h", "x.h")
 
 
-def test_a_file_and_a_directory_of_one_name_are_refused(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_and_a_directory_of_one_name_are_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make("lib", "work/lib/a.c")
     monkeypatch.chdir(project / "work")
     with pytest.raises(InputError, match="a file and a directory"):

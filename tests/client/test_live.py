@@ -232,9 +232,7 @@ def clock():
 
 @pytest.fixture
 def view(terminal, clock):
-    view = LiveView(
-        terminal.channel("standard output"), terminal.channel(), colour=False, clock=clock, threaded=False
-    )
+    view = LiveView(terminal.channel("standard output"), terminal.channel(), colour=False, clock=clock, threaded=False)
     yield view
     view.close()
 

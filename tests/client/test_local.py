@@ -140,9 +140,7 @@ def test_a_staged_action_sees_both_names_and_returns_what_it_made(
     (project / "src").mkdir()
     (project / "src" / "a.c").write_text("text")
     (project / "stranger").write_text("not required")
-    result = staged(
-        action("cat a.c src/a.c; mkdir d; cp a.c d/b.o; chmod +x d/b.o; ls", "src/a.c"), cancel, incoming
-    )
+    result = staged(action("cat a.c src/a.c; mkdir d; cp a.c d/b.o; chmod +x d/b.o; ls", "src/a.c"), cancel, incoming)
     assert result.completed.ending == process.Exited(0)
     assert text_of(result.completed.stdout) == b"texttexta.c\nd\nsrc\n"
     assert incoming.paths == ("d/b.o",)

@@ -11,9 +11,7 @@ from rakefarm.client.rakefile_model import Action, ActionSet, Rakefile
 def plan_of(*sizes: int, keep_going: bool = False) -> Plan:
     """A plan of sets with so many actions each."""
     sets = tuple(
-        ActionSet(
-            f"set{index}", 1, tuple(Action(f"command {number}", True, number) for number in range(size))
-        )
+        ActionSet(f"set{index}", 1, tuple(Action(f"command {number}", True, number) for number in range(size)))
         for index, size in enumerate(sizes)
     )
     return Plan(Rakefile("Rakefile", 6238, (), sets, ()), keep_going)
@@ -85,9 +83,7 @@ def test_an_action_ends_once() -> None:
     st.dictionaries(st.integers(1, 24), st.sampled_from(Outcome)),
     st.booleans(),
 )
-def test_every_action_is_counted_once(
-    sizes: list[int], outcomes: dict[int, Outcome], keep_going: bool
-) -> None:
+def test_every_action_is_counted_once(sizes: list[int], outcomes: dict[int, Outcome], keep_going: bool) -> None:
     plan = plan_of(*sizes, keep_going=keep_going)
     started = run(plan, outcomes)
     assert sum(plan.count(outcome) for outcome in Outcome) + plan.not_started == plan.total == sum(sizes)

@@ -254,9 +254,7 @@ def test_deeper_lines_belong_to_the_action_above(base: str, deep: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("base", "more"), [("\t", "     "), (" ", "  "), (" " * 8, " " * 11), (" " * 5, " " * 7)]
-)
+@pytest.mark.parametrize(("base", "more"), [("\t", "     "), (" ", "  "), (" " * 8, " " * 11), (" " * 5, " " * 7)])
 def test_lines_not_deep_enough_are_actions(base: str, more: str) -> None:
     assert commands(f"{base}a\n{more}timeout 5 b\n c\n") == ["a", "timeout 5 b", "c"]
 
@@ -556,9 +554,7 @@ def test_words_agree_with_shlex(line: str) -> None:
         assert [word.text for word in words(line, 0)] == expected
 
 
-COMMAND = (
-    st.lists(NAME.map(shlex.quote), min_size=1, max_size=4).map(" ".join).map(lambda text: "run " + text)
-)
+COMMAND = st.lists(NAME.map(shlex.quote), min_size=1, max_size=4).map(" ".join).map(lambda text: "run " + text)
 DRAFT = st.tuples(COMMAND, st.booleans(), st.lists(NAME, max_size=4))
 
 
@@ -578,7 +574,6 @@ def test_a_written_file_reads_back(
             text += indent[1] + " ".join(["requires", *map(shlex.quote, names)]) + end
     rakefile = parse(text)
     assert [
-        [(action.command, action.remote, list(action.requires)) for action in each.actions]
-        for each in rakefile.sets
+        [(action.command, action.remote, list(action.requires)) for action in each.actions] for each in rakefile.sets
     ] == sets
     assert rakefile.warnings == ()

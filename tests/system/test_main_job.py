@@ -60,9 +60,7 @@ class Farm:
 
     def client(self, directory: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
         """Run the client on all servers, or on an embedded farm when there are none."""
-        return subprocess.run(
-            self.command(*options), cwd=directory, env=self.environment, capture_output=True
-        )
+        return subprocess.run(self.command(*options), cwd=directory, env=self.environment, capture_output=True)
 
     def command(self, *options: str) -> list[str]:
         """The client's command line."""
@@ -161,7 +159,7 @@ def test_inputs_and_outputs_of_every_sort(farm: Farm, project: Path) -> None:
     (project / "edited").write_bytes(b"before")
     (project / "touched").write_bytes(b"same")
     rakefile = (
-        "a:\n\tremote-./tool && mkdir -p deep/er && cp * deep/er && printf after > edited && touch touched"
+        "a:\n\tremote-./tool && mkdir -p deep/er && cp tool empty caf* deep/er && printf after > edited && touch touched"
         " && chmod +x new && ln -s /etc/passwd link && : > zero\n"
         f"\t\trequires empty tool edited touched '{odd}'\n"
     )
@@ -208,9 +206,7 @@ def test_ten_clients_at_once_mix_nothing_up(farm: Farm, tmp_path: Path) -> None:
         directory.mkdir()
         write(directory, "a:\n\tremote-cat in > out\n\t\trequires in\n" * 3)
         (directory / "in").write_text(str(number) * 1000, encoding="ascii")
-        running.append(
-            (number, directory, subprocess.Popen(farm.command(), cwd=directory, env=farm.environment))
-        )
+        running.append((number, directory, subprocess.Popen(farm.command(), cwd=directory, env=farm.environment)))
     for number, directory, process in running:
         assert process.wait() == 0
         assert (directory / "out").read_text(encoding="ascii") == str(number) * 1000
@@ -225,9 +221,7 @@ def commands_left(marker: str) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_client_that_ends_takes_its_commands_along(
-    farm: Farm, project: Path, number: signal.Signals
-) -> None:
+def test_a_client_that_ends_takes_its_commands_along(farm: Farm, project: Path, number: signal.Signals) -> None:
     farm.start()
     marker = f"8{os.getpid()}{int(number)}"
     write(project, f"a:\n\tremote-sleep {marker}\n")

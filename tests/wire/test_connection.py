@@ -159,9 +159,7 @@ def test_an_error_tells_what_came_before_it():
     with pytest.raises(IllegalMessage) as caught:
         pair.server.next_event()
     assert caught.value.story == ("<HELLO", ">WELCOME", "<QUOTE_REQUEST")
-    assert str(caught.value) == (
-        "client may not send ACK (in QUOTING) after <HELLO, >WELCOME, <QUOTE_REQUEST"
-    )
+    assert str(caught.value) == ("client may not send ACK (in QUOTING) after <HELLO, >WELCOME, <QUOTE_REQUEST")
 
 
 def test_the_story_has_an_end():
@@ -363,9 +361,7 @@ def test_an_end_after_an_error_message_is_a_clean_one():
 
 def test_bytes_after_an_error_message_are_refused():
     pair = pair_in(State.RUNNING)
-    pair.client.receive_data(
-        pair.server.send(EXAMPLES[MessageType.ERROR]) + example_bytes(MessageType.PROGRESS)
-    )
+    pair.client.receive_data(pair.server.send(EXAMPLES[MessageType.ERROR]) + example_bytes(MessageType.PROGRESS))
     assert pair.client.next_event() == EXAMPLES[MessageType.ERROR]
     with pytest.raises(IllegalMessage):
         pair.client.next_event()

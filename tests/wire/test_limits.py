@@ -217,9 +217,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("data", "name"), FOREIGN, ids=lambda value: None if isinstance(value, bytes) else value
-)
+@pytest.mark.parametrize(("data", "name"), FOREIGN, ids=lambda value: None if isinstance(value, bytes) else value)
 def test_another_protocol_is_named(data, name):
     for reader in (connected_pair().server, reader_in(State.ADMITTING, Role.SERVER)):
         reader.receive_data(data)

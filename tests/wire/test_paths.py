@@ -78,10 +78,7 @@ def test_the_longest_path_is_one_of_the_good_ones():
 
 
 @modest
-@given(
-    st.binary(max_size=40)
-    | st.lists(st.sampled_from([b"a", b"..", b".", b"", b"b\x00", b"c"])).map(b"/".join)
-)
+@given(st.binary(max_size=40) | st.lists(st.sampled_from([b"a", b"..", b".", b"", b"b\x00", b"c"])).map(b"/".join))
 def test_what_passes_stays_inside(path):
     """Whatever passes names a file below the directory it is joined to, by the one name that it has."""
     try:
@@ -132,9 +129,7 @@ def test_paths_of_one_tree(paths, why):
 
 
 @modest
-@given(
-    st.lists(st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4).map(b"/".join), max_size=6)
-)
+@given(st.lists(st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4).map(b"/".join), max_size=6))
 def test_paths_that_pass_can_be_made_as_a_tree(paths):
     """Against a plain model: no two alike, and none a proper beginning of another at a slash."""
     fits = len(set(paths)) == len(paths) and not any(

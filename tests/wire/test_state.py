@@ -133,7 +133,5 @@ class Conversations(RuleBasedStateMachine):
                 assert end.next_event() is None and end.ended
 
 
-Conversations.TestCase.settings = settings(
-    deadline=None, derandomize=True, max_examples=40, stateful_step_count=40
-)
+Conversations.TestCase.settings = settings(deadline=None, derandomize=True, max_examples=40, stateful_step_count=40)
 test_random_conversations = Conversations.TestCase
