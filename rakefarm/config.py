@@ -3,6 +3,7 @@
 Precedence: option > `RAKEFARM_*` variable > Rakefile > user file > `/etc/rakefarm/` > default.
 """
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -108,7 +109,7 @@ def _convert(current: Any, value: Any, where: str) -> Any:
             return size
     elif isinstance(current, int) and isinstance(value, int) and value >= 0:
         return value
-    elif isinstance(current, float) and isinstance(value, int | float) and value >= 0:
+    elif isinstance(current, float) and isinstance(value, int | float) and 0 <= value < math.inf:
         return float(value)
     elif isinstance(current, str) and isinstance(value, str):
         return value

@@ -37,7 +37,9 @@ def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[byt
 
 @lru_cache(maxsize=512)
 def _find(name: bytes, search: bytes) -> bytes | None:
-    """The program's path. Remembered, as a shell does; one that has gone since can't be started, and the shell is asked."""
+    """The program's path. Remembered, as a shell does; one that has gone since can't be started, and the
+    shell is asked.
+    """
     for directory in search.split(b":"):
         path = directory + b"/" + name
         if directory.startswith(b"/") and os.access(path, os.X_OK) and os.path.isfile(path):

@@ -1,9 +1,9 @@
 """Settings files: what is read, in which order, and that every mistake is one clear line."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from rakefarm.config import ClientSettings, ConfigError, ServerSettings, load_settings
 
@@ -37,7 +37,7 @@ def test_the_users_file_is_found(tmp_path: Path, environ: dict[str, str], where:
     directory.mkdir(parents=True)
     (directory / "client.toml").write_text("jobs = 7\n")
     settings = load_settings(ClientSettings, "client.toml", None, environ)
-    assert settings == dataclasses.replace(ClientSettings(), jobs=7)
+    assert settings == structs.replace(ClientSettings(), jobs=7)
 
 
 def test_a_named_file_is_the_only_one_read(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -115,5 +115,5 @@ def test_a_directory_is_told(tmp_path: Path) -> None:
 
 
 def test_settings_are_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         ClientSettings().jobs = 1  # type: ignore[misc]

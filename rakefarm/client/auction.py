@@ -96,7 +96,9 @@ class Auctioneer:
         return asked
 
     def _ask(self, member: Member, request: Request) -> Link | None:
-        """A kept link may have been closed meanwhile (a worker died, say): then the next one, or a new one, is asked."""
+        """A kept link may have been closed meanwhile (a worker died, say): then the next one, or a new one,
+        is asked.
+        """
         while (link := self._farm.checkout(member)) is not None:
             try:
                 link.ask(request)

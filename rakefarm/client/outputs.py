@@ -102,11 +102,12 @@ class Incoming:
     def _install(self, file: _Incoming, umask: int) -> None:
         parent = os.path.dirname(file.path)
         if parent:
-            os.makedirs(parent, exist_ok=True)
             top = os.path.realpath(b".")
+            # Before anything is made: realpath follows the links that are there, and keeps the rest of the name.
             inside = os.path.realpath(parent)
             if os.path.commonpath([top, inside]) != top:
                 raise OutputError(f"can't write {os.fsdecode(file.path)}: a link leads out of the working directory")
+            os.makedirs(parent, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISDIR(os.lstat(file.path).st_mode):
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -29,7 +29,7 @@ GOOD = [
     b"\x80\xff",
     b"p" * PART_BYTES,
     b"/".join([b"d"] * DEPTH),
-    b"/".join([b"p" * 254] * 4) + b"/wxyz"[:4],
+    b"/".join([b"p" * 254] * 4) + b"/wxyz"[: PATH_BYTES - 4 * 254 - 3],
 ]
 
 BAD = [
