@@ -63,8 +63,8 @@ class Link:
     # --- asking for a price ---------------------------------------------------------------------------
 
     def ask(self, request: Request) -> None:
-        """Begin to ask; `take_quote` has the answer. An offer that came with the last result for a like request, and still
-        holds, is the answer, without a message."""
+        """Begin to ask; `take_quote` has the answer. An offer that came with the last result for a like request, and
+        still holds, is the answer, without a message."""
         held = self._held
         if held is not None and (
             held.until < time.monotonic() or (held.request.kind, held.request.needs) != (request.kind, request.needs)
@@ -99,8 +99,8 @@ class Link:
             self._held = _Held(offers[0], request, time.monotonic() + offers[0].valid_s / 2)
 
     def acknowledge(self) -> None:
-        """End an action: everything arrived. Written with the next request, or by `flush` when there is none soon, since a
-        write of its own wakes the server for nothing."""
+        """End an action: everything arrived. Written with the next request, or by `flush` when there is none soon, since
+        a write of its own wakes the server for nothing."""
         self.transport.gather(Ack())
 
     def flush(self) -> None:

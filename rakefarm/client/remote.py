@@ -52,7 +52,7 @@ PhaseListener = Callable[[str, float, int], None]
 def execute(
     order: Order, award: Award, incoming: Incoming, stdout: Capture, stderr: Capture, tell: PhaseListener
 ) -> Result:
-    """Run `order` on the award's link; the outputs are in `incoming`, not yet installed, and the result is unacknowledged.
+    """Run `order` on the award's link; the outputs are in `incoming`, not installed, the result is unacknowledged.
 
     Raises Declined, Lost or a protocol error (all: not run), OSError (ours: an input, an output or a capture).
     """

@@ -112,7 +112,7 @@ class Conversation:
             raise Refused(
                 "version",
                 f"this server (rakefarm {__version__}) speaks protocol version {PROTOCOL_VERSIONS[0]}, the client"
-                f" ({hello.software}) {', '.join(map(str, hello.versions)) or 'none'}: install the same release on both",
+                f" ({hello.software}) {', '.join(map(str, hello.versions)) or 'none'}: install one release on both",
             )
         work = self.workplace
         self.transport.send(
