@@ -99,8 +99,8 @@ class Link:
             self._held = _Held(offers[0], request, time.monotonic() + offers[0].valid_s / 2)
 
     def acknowledge(self) -> None:
-        """End an action: everything arrived. Written with the next request, or by `flush` when there is none soon, since
-        a write of its own wakes the server for nothing."""
+        """End an action: everything arrived. Written with the next request, or by `flush` when there is none
+        soon, since a write of its own wakes the server for nothing."""
         self.transport.gather(Ack())
 
     def flush(self) -> None:
