@@ -27,6 +27,8 @@ SPILL_BYTES = 1 << 20
 """What a captured stream holds in memory; the rest goes to an unlinked temporary file."""
 STRAGGLER_S = 1.0
 """How long a pipe is still drained after the command's tree was killed, should something outside hold it."""
+LONGEST_WAIT_S = 86_400.0
+"""poll(2) counts milliseconds in 31 bits."""
 _DEFAULTED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
 
 
@@ -150,8 +152,8 @@ def run(
     started = time.monotonic()
     try:
         pid, out, err = _start(command, environment, directory)
-    except OSError as error:
-        refused = CouldNotStart(error.strerror or str(error))
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or a variable without a name
+        refused = CouldNotStart(error.strerror or str(error) if isinstance(error, OSError) else str(error))
         return Completed(refused, 0.0, 0.0, 0, stdout, stderr)
     killed: Ending | None = None
     reaped = False
@@ -240,7 +242,7 @@ def _drain_until_exit(
     if cancel is not None:
         poller.register(cancel, select.POLLIN | select.POLLRDHUP)
     while True:
-        wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        wait_ms = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S) * 1000
         ready = poller.poll(wait_ms)
         if not ready and deadline is not None and time.monotonic() >= deadline:
             return TimedOut()

@@ -261,7 +261,7 @@ class Dispatcher:
             request=Request(kind_of(action.command), needs, manifest.total_bytes),
             command=os.fsencode(action.command),
             manifest=manifest,
-            produces=None if action.produces is None else tuple([os.fsencode(name) for name in action.produces]),
+            produces=None if action.produces is None else tuple(dict.fromkeys(map(os.fsencode, action.produces))),
             timeout_s=action.timeout_s,
             environment=self._passed,
             label=f"{planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),

@@ -101,7 +101,7 @@ def bid(job: Job, load: Load, commitments: Commitments, facilities: Facilities, 
     if refusal is not None:
         return refusal
     base = k.base.get(job.kind, k.base["other"])
-    wanted = max(1, int(job.needs.get("cpu") or 1))
+    wanted = max(1, parse_cores(job.needs.get("cpu", "1")) or 1)
     own = commitments.total
     # What psutil calls busy includes our own commands; the rest is other people's.
     others = max(0.0, load.busy_cores - commitments.running)
@@ -146,7 +146,8 @@ def refuse(job: Job, load: Load, facilities: Facilities, k: Coefficients) -> Ref
 def _refuse_need(key: str, value: str, load: Load, facilities: Facilities, k: Coefficients) -> Refusal | None:
     match key:
         case "cpu":
-            if not value.isdecimal() or int(value[:9]) > load.cores:
+            wanted = parse_cores(value)
+            if wanted is None or wanted > load.cores:
                 return Refusal("cpu", f"needs cpu={value}, there are {load.cores} cores")
         case "mem":
             size = parse_size(value)
@@ -161,6 +162,12 @@ def _refuse_need(key: str, value: str, load: Load, facilities: Facilities, k: Co
         case _:
             return Refusal("resource", f"needs {key}{'=' if value else ''}{value}, which this server does not have")
     return None
+
+
+def parse_cores(text: str) -> int | None:
+    """A number of cores, or None when it isn't one that a machine could have."""
+    digits = text.lstrip("0") or text[-1:]  # int() refuses thousands of digits, be they zeros
+    return int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= 9 else None
 
 
 def parse_size(text: str) -> int | None:

@@ -16,9 +16,10 @@ the nursery when its worker is, and the kernel takes the rest.
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from msgspec import Struct
@@ -79,7 +80,9 @@ def send_record(sock: socket.socket, data: bytes, descriptors: list[int] | None 
 
 def receive_record(sock: socket.socket, descriptors: int = 0) -> tuple[bytes, list[int]] | None:
     """Read one record and the descriptors that came with it; None when the peer is gone."""
-    data, handed, _, _ = socket.recv_fds(sock, 65536, descriptors, socket.MSG_CMSG_CLOEXEC)
+    data, handed, _, _ = socket.recv_fds(sock, 65536, descriptors)
+    for descriptor in handed:
+        os.set_inheritable(descriptor, False)
     if not data:
         return None
     parts, have, size = [data], len(data), U64.unpack_from(data)[0] + 8
@@ -114,51 +117,61 @@ def run_nursery(control: socket.socket) -> NoReturn:
     Answers each with the executor's process id as seen from the worker, in decimal.
     """
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # A new executor is waited for by whoever forked it; later ends are reaped by the kernel.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     namespaced = pid_namespace_works()
-    children: set[int] = set()
+    executors: dict[int, int] = {}  # process ids, by the descriptor (pidfd) that tells of their end
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
     while True:
-        try:
-            data, handed, _, _ = socket.recv_fds(control, 16, 1, socket.MSG_CMSG_CLOEXEC)
-        except OSError:
-            break
-        if not data or not handed:
-            break
-        _reap(children)
-        try:
-            pid = _fork_executor(handed[0], control, namespaced)
-        except OSError as error:
-            reply = f"! {error.strerror}"
-        else:
-            children.add(pid)
-            reply = str(pid)
-        os.close(handed[0])
-        try:
-            control.send(reply.encode())
-        except OSError:
-            break
-    for pid in children:
+        ready = {descriptor for descriptor, _ in poller.poll()}
+        for ended in ready & executors.keys():
+            poller.unregister(ended)
+            os.close(ended)
+            _bury(executors.pop(ended), executors.values())
+        if control.fileno() in ready:
+            pid = _start_executor(control, namespaced)
+            if pid is None:
+                break
+            if pid:
+                pidfd = os.pidfd_open(pid)
+                executors[pidfd] = pid
+                poller.register(pidfd, select.POLLIN)
+    for pid in executors.values():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     end_children()
     os._exit(0)
 
 
-def _reap(children: set[int]) -> None:
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            break
-        if not pid:
-            break
-        children.discard(pid)
-    # Without PID namespaces a killed executor's commands become ours: nobody else would end them.
-    for pid in _child_pids():
-        if pid not in children:
+def _start_executor(control: socket.socket, namespaced: bool) -> int | None:
+    """Answer one message on `control`: the new executor's process id, 0 when there could be none, None at the end."""
+    try:
+        data, handed, _, _ = socket.recv_fds(control, 16, 1)
+    except OSError:
+        return None
+    if not data or not handed:
+        return None
+    os.set_inheritable(handed[0], False)  # recv_fds ignores its flags; a command that had it could speak for us
+    pid = 0
+    try:
+        pid = _fork_executor(handed[0], control, namespaced)
+        reply = str(pid)
+    except OSError as error:
+        reply = f"! {error.strerror}"
+    os.close(handed[0])
+    with contextlib.suppress(OSError):
+        control.send(reply.encode())
+    return pid
+
+
+def _bury(executor: int, others: Collection[int]) -> None:
+    """Reap an executor, and end what it ran: without PID namespaces its commands are our children now."""
+    os.waitpid(executor, 0)
+    while strays := [pid for pid in _child_pids() if pid not in others]:
+        for pid in strays:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def pid_namespace_works() -> bool:
@@ -211,12 +224,14 @@ def _fork_executor(sock: int, control: socket.socket, namespaced: bool) -> int:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     between = os.fork()
     if not between:
-        entered = _enter_pid_namespace()
-        pid = os.fork()
-        if not pid:
-            _become_executor(sock, control, entered)
-        os.write(writer, str(pid).encode())
-        os._exit(0)
+        try:
+            entered = _enter_pid_namespace()
+            pid = os.fork()
+            if not pid:
+                _become_executor(sock, control, entered)
+            os.write(writer, str(pid).encode())
+        finally:
+            os._exit(0)
     os.close(writer)
     os.waitpid(between, 0)
     answer = os.read(reader, 32)

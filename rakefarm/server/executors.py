@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -25,10 +26,12 @@ class ExecutorLost(Exception):
 
 
 class Executor(Struct, frozen=True):
-    """A process that runs one command at a time. `pid` is its process id as the worker sees it."""
+    """A process that runs one command at a time. `pid` is its process id as the worker sees it, `pidfd` stands for it
+    also when it is dead and its number is somebody else's."""
 
     socket: socket.socket
     pid: int
+    pidfd: int
 
     def start(self, job: Job) -> None:
         """Have it run `job`. Raises ExecutorLost."""
@@ -58,8 +61,14 @@ class Executor(Struct, frozen=True):
     def kill(self) -> None:
         """End the process, and with it, by the kernel or the nursery, all that it runs."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.close(self.pidfd)
         self.socket.close()
+
+    @property
+    def alive(self) -> bool:
+        """Of an idle one: whether its process is there."""
+        return not select.select([self.pidfd], [], [], 0)[0]
 
 
 class Executors:
@@ -84,8 +93,12 @@ class Executors:
     def take(self) -> Executor:
         """An idle executor, or a new one. Raises ExecutorLost when none can be had."""
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                executor = self._idle.pop()
+                if executor.alive:
+                    return executor
+                self._all.discard(executor)
+                executor.kill()
             ours, theirs = socket.socketpair()
             try:
                 socket.send_fds(self._control, [b"1"], [theirs.fileno()])
@@ -98,7 +111,11 @@ class Executors:
             if not answer.isdecimal():
                 ours.close()
                 raise ExecutorLost(f"no executor can be started: {answer.lstrip('! ') or 'the nursery is gone'}")
-            executor = Executor(ours, int(answer))
+            try:
+                executor = Executor(ours, int(answer), os.pidfd_open(int(answer)))
+            except OSError as error:
+                ours.close()
+                raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
             self._all.add(executor)
             return executor
 
@@ -110,8 +127,9 @@ class Executors:
     def drop(self, executor: Executor) -> None:
         """End an executor that is lost or can't be trusted to be idle."""
         with self._lock:
-            self._all.discard(executor)
-        executor.kill()
+            if executor in self._all:
+                self._all.discard(executor)
+                executor.kill()
 
     def end_all(self) -> None:
         """Kill every executor and the nursery."""

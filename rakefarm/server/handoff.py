@@ -28,11 +28,12 @@ def hand_over(channel: socket.socket, connection: socket.socket) -> bool:
 def receive(channel: socket.socket) -> tuple[bytes, socket.socket | None]:
     """In a worker: the next message, b"" when the listener is gone, and the socket that came with it."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(channel, 16, 1, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _, _ = socket.recv_fds(channel, 16, 1)
     except ConnectionResetError:
         return b"", None
     if not descriptors:
         return data, None
     connection = socket.socket(fileno=descriptors[0])
+    connection.set_inheritable(False)
     connection.setblocking(True)
     return data, connection

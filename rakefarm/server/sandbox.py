@@ -12,8 +12,8 @@ gets it, the owner is dead and the directory goes. ROOT is a file system in memo
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
-import shutil
 import stat
 import tempfile
 
@@ -104,6 +104,7 @@ class WorkerSandbox:
 
     def __init__(self, path: str) -> None:
         self.path = os.fsencode(path)
+        remove_tree(path)  # what the worker before us left, if it was killed: its numbers are ours, too
         os.makedirs(path, mode=0o700, exist_ok=True)
 
     def make(self, number: int) -> "ActionDirectory":
@@ -146,16 +147,66 @@ class ActionDirectory:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a tree, also directories that a command left without write permission; never follows a link."""
+    """Remove a tree, also directories that a command left without permissions; never follows a link.
 
-    def unlock_and_retry(function: object, name: str, _: object) -> None:
-        parent = os.path.dirname(name)
+    A command may leave a tree deeper than our stack and longer than a path may be, so nothing here recurses and no
+    name has more than one part: a directory in a directory is moved up to the top, and emptied from there. What can't
+    be removed stays, without an error.
+    """
+    try:
+        top = _open_directory(path, None)
+    except OSError:
         with contextlib.suppress(OSError):
-            os.chmod(parent, 0o700, follow_symlinks=True)
-            if os.path.isdir(name) and not os.path.islink(name):
-                os.chmod(name, 0o700)
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                os.unlink(name)
+            os.unlink(path)
+        return
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
 
-    shutil.rmtree(path, onerror=unlock_and_retry)
+
+def _empty(top: int) -> None:
+    unused = os.urandom(8).hex()  # a name that the command has not thought of
+    numbers = itertools.count()
+    waiting = _remove_files(top)
+    while waiting:
+        name = waiting.pop()
+        with contextlib.suppress(OSError):
+            directory = _open_directory(name, top)
+            try:
+                for inner in _remove_files(directory):
+                    moved = f"{unused}-{next(numbers)}"
+                    with contextlib.suppress(OSError):
+                        os.close(_open_directory(inner, directory))  # one without write permission can't be moved
+                        os.rename(inner, moved, src_dir_fd=directory, dst_dir_fd=top)
+                        waiting.append(moved)
+            finally:
+                os.close(directory)
+            os.rmdir(name, dir_fd=top)
+
+
+def _open_directory(name: str, parent: int | None) -> int:
+    """Open a directory, with all permissions for us; not a link to one."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(name, os.O_PATH | flags, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)
+    finally:
+        os.close(handle)
+    return os.open(name, os.O_RDONLY | flags, dir_fd=parent)
+
+
+def _remove_files(directory: int) -> list[str]:
+    """Remove everything but directories; answers the directories."""
+    directories = []
+    with os.scandir(directory) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in names:
+        with contextlib.suppress(OSError):
+            if is_directory:
+                directories.append(name)
+            else:
+                os.unlink(name, dir_fd=directory)
+    return directories

@@ -3,8 +3,9 @@
     header  load sample (written by the listener), draining flag
     cells   one a worker: commands running, waiting, places leased and until when, connections it has closed
 
-Each cell has one writer, and a reader that meets a half-written one reads again: a quote costs two reads of
-memory, no lock and no system call. The listener clears the cell of a worker that died.
+Each has one writer. A reader that meets a half-written sample reads again; a cell's numbers are told apart, each
+whole, since a price may as well count a command that has just ended. So a quote costs two reads of memory, no lock and
+no system call. The listener clears the cell of a worker that died.
 """
 
 import mmap
@@ -18,9 +19,8 @@ from rakefarm.market.bid import Commitments, Load
 
 _HEADER = struct.Struct("=QdQddQQQ")  # version, taken_at, cores, busy, io_wait, available, total, draining
 _CELL = struct.Struct("=QQQQdQ")  # running, waiting, leased, connections closed, leased until, reserved
-_DRAINING = struct.Struct("=Q")
-_VERSION = struct.Struct("=Q")
-_DRAINING_OFFSET = _HEADER.size - _DRAINING.size
+_NUMBER = struct.Struct("=Q")
+_DRAINING_OFFSET = _HEADER.size - _NUMBER.size
 
 
 class Cell(Struct, frozen=True):
@@ -44,40 +44,45 @@ class Scoreboard:
 
     def publish_load(self, load: Load, taken_at: float) -> None:
         """In the listener: put up a fresh sample, taken at `taken_at` (monotonic seconds)."""
-        draining = int(self.draining)
         fields = (
             load.cores,
             load.busy_cores,
             load.io_wait,
             load.memory_available,
             load.memory_total,
-            draining,
+            int(self.draining),
         )
-        _HEADER.pack_into(self._map, 0, self._version + 1, taken_at, *fields)
+        self._write(0, _NUMBER.pack(self._version + 1))
+        self._write(0, _HEADER.pack(self._version + 1, taken_at, *fields))
         self._version += 2
-        _VERSION.pack_into(self._map, 0, self._version)
+        self._write(0, _NUMBER.pack(self._version))
+
+    def _write(self, position: int, data: bytes) -> None:
+        # Not `pack_into`, which fills its place with zeros first: readers met an idle machine without a core.
+        self._map[position : position + len(data)] = data
 
     def load(self) -> Load:
         """The newest sample, with its age."""
         while True:
             version, taken_at, cores, busy, io_wait, available, total, _ = _HEADER.unpack_from(self._map, 0)
-            if not version % 2 and _VERSION.unpack_from(self._map, 0)[0] == version:
+            if not version % 2 and _NUMBER.unpack_from(self._map, 0)[0] == version:
                 age_s = max(0.0, time.monotonic() - taken_at)
                 return Load(cores, busy, io_wait, available, total, age_s)
 
     @property
     def draining(self) -> bool:
         """True once the server takes no new work."""
-        return bool(_DRAINING.unpack_from(self._map, _DRAINING_OFFSET)[0])
+        return bool(_NUMBER.unpack_from(self._map, _DRAINING_OFFSET)[0])
 
     def drain(self) -> None:
         """In the listener: from now on decline."""
-        _DRAINING.pack_into(self._map, _DRAINING_OFFSET, 1)
+        self._write(_DRAINING_OFFSET, _NUMBER.pack(1))
 
     def write_cell(self, worker: int, cell: Cell) -> None:
         """In worker number `worker`: put up its numbers. In the listener: clear a dead worker's."""
         position = _HEADER.size + worker * _CELL.size
-        _CELL.pack_into(self._map, position, cell.running, cell.waiting, cell.leased, cell.closed, cell.leased_until, 0)
+        data = _CELL.pack(cell.running, cell.waiting, cell.leased, cell.closed, cell.leased_until, 0)
+        self._write(position, data)
 
     def read_cell(self, worker: int) -> Cell:
         """The numbers of one worker."""

@@ -12,7 +12,7 @@ from rakefarm.server.store import SMALL_BYTES, Store
 from rakefarm.snapshot import Staged, stamp_of
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Input
-from rakefarm.wire.paths import check_path, check_paths, show
+from rakefarm.wire.paths import check_paths, show
 
 FILE_BYTES = 1 << 40
 MANIFEST_FILES = 50_000
@@ -33,8 +33,7 @@ def check_manifest(manifest: Sequence[Input], produces: Sequence[bytes]) -> None
     names = [entry.path for entry in manifest]
     names += [entry.alias for entry in manifest if entry.alias]
     check_paths(names)
-    for path in produces:
-        check_path(path)
+    check_paths(produces)
     for entry in manifest:
         if len(entry.sha256) != hashlib.sha256().digest_size:
             raise Malformed(f"the digest of {show(entry.path)} has {len(entry.sha256)} bytes")

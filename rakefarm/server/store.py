@@ -88,14 +88,12 @@ class Store:
         return False
 
     def add(self, digest: bytes, source: bytes, size: int, beat: Beat = no_beat) -> None:
-        """Keep a copy of `source`, whose digest the caller has computed. A full disk only means it isn't kept."""
-        if size > self._size // 4 or self.has(digest, size):
+        """Keep a copy of `source`, whose digest the caller has computed. What can't be kept (the disk is full, say) is
+        only sent again."""
+        if not self._size or size > self._size // 4 or self.has(digest, size):
             return
-        try:
+        with contextlib.suppress(OSError):
             self._write(digest, source, size, beat)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOENT):
-                raise
 
     def _write(self, digest: bytes, source: bytes, size: int, beat: Beat) -> None:
         target = self._path(digest)

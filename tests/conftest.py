@@ -1,0 +1,56 @@
+"""Fixtures of every test that needs a real server; what they are made of is in `server_vocabulary`."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from server_vocabulary import Client, Gate, Server, open_server
+
+StartServer = Callable[..., Server]
+Connect = Callable[[Server], Client]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """`start_server(*options, env=…)` starts a server; in the end all are ended, and must have left nothing."""
+    numbers = itertools.count()
+    with contextlib.ExitStack() as servers:
+
+        def start(*options: str, env: Mapping[str, str] | None = None, scratch: Path | None = None) -> Server:
+            place = scratch or tmp_path / f"server-{next(numbers)}"
+            place.mkdir(exist_ok=True)
+            server = open_server(place, *options, env=env)
+            servers.callback(_end, server)
+            return server
+
+        yield start
+
+
+def _end(server: Server) -> None:
+    killed = server.process.poll() is not None and server.process.returncode < 0
+    server.end()
+    if not killed:  # one that was killed leaves its directory to the next
+        assert server.directories() == []
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> Server:
+    """A server with two slots."""
+    return start_server("--slots", "2")
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """`connect(server)` answers a client that has introduced itself; it is closed in the end."""
+    with contextlib.ExitStack() as clients:
+        yield lambda server: clients.enter_context(Client(server.host, server.port)).introduce()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Something for a command to wait at; opened in the end."""
+    made = Gate(tmp_path)
+    yield made
+    made.open()
