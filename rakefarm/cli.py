@@ -169,8 +169,8 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             options.verbose,
             options.json,
             environ,
-            sys.stdout.buffer,
-            sys.stderr.buffer,
+            sys.stdout,
+            sys.stderr,
         ) as view:
             return build(
                 rakefile,

@@ -110,7 +110,8 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
 
 
 class ActionPhase(Event, frozen=True, kw_only=True):
-    """An action moved on: `phase` is sending, queued, running or receiving. CPU in seconds, memory in bytes."""
+    """An action moved on: `phase` is sending, queued, running or receiving. CPU in seconds, memory and what has been
+    sent and received for it so far in bytes."""
 
     name: ClassVar[str] = "action_phase"
     action: int
@@ -118,6 +119,8 @@ class ActionPhase(Event, frozen=True, kw_only=True):
     phase: str
     cpu_s: float = 0.0
     memory_bytes: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
 
 
 class ActionRetried(Event, frozen=True, kw_only=True):

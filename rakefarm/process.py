@@ -172,6 +172,10 @@ def run(
         if end_strays is not None:
             end_strays()
         _drain_rest(streams)
+    except BaseException:
+        stdout.close()  # a spill file would fill the disk for as long as we live
+        stderr.close()
+        raise
     finally:
         if not reaped:
             kill_group(pid)

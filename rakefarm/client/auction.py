@@ -65,13 +65,13 @@ class Auctioneer:
         with self._lock:
             reasons = dict(avoid)
             asked = self._ask_all(request, reasons)
-            answers = self._collect(action, asked, reasons)
+            lasting: set[str] = set()
+            answers = self._collect(action, asked, reasons, lasting)
         if not answers:
             for member in self._farm.members:
                 if member.problem:
                     reasons.setdefault(member.name, member.problem)
-            passing = bool(avoid) or any(reason.split(":")[0] in PASSING_REASONS for reason in reasons.values())
-            raise NoBid(reasons, final=not passing and not self._farm.usable())
+            raise NoBid(reasons, final=not avoid and all(member.name in lasting for member in self._farm.usable()))
         candidates = [
             Candidate(answer.member.name, answer.offer.price, answer.member.transfer_seconds(digests))
             for answer in answers
@@ -107,7 +107,10 @@ class Auctioneer:
                 self._farm.discard(link)
         return None
 
-    def _collect(self, action: int, asked: list[tuple[Member, Link]], reasons: dict[str, str]) -> list[_Answer]:
+    def _collect(
+        self, action: int, asked: list[tuple[Member, Link]], reasons: dict[str, str], lasting: set[str]
+    ) -> list[_Answer]:
+        """The offers. `reasons` gets each other host's reason; `lasting` those that would say the same again soon."""
         answers: list[_Answer] = []
         waiting = {link.transport.socket.fileno(): (member, link) for member, link in asked}
         deadline = time.monotonic() + self._quote_s
@@ -123,7 +126,7 @@ class Auctioneer:
                     continue
                 if answer is not None:
                     del waiting[descriptor]
-                    self._note(action, member, link, answer, answers, reasons)
+                    self._note(action, member, link, answer, answers, reasons, lasting)
             if not waiting:
                 break
             readable = wait_readable([link for _, link in waiting.values()], deadline)
@@ -143,6 +146,7 @@ class Auctioneer:
         answer: Offer | Decline,
         answers: list[_Answer],
         reasons: dict[str, str],
+        lasting: set[str],
     ) -> None:
         if isinstance(answer, Offer) and answer.price > 0:
             answers.append(_Answer(member, link, answer))
@@ -155,6 +159,8 @@ class Auctioneer:
             reason = f"an absurd price: {answer.price}"
         else:
             reason = f"{answer.reason}: {answer.text}"
+            if answer.reason not in PASSING_REASONS:
+                lasting.add(member.name)
         reasons[member.name] = reason
         self._stream.emit(QuoteReceived(action=action, host=member.name, price=None, reason=reason))
         self._farm.give_back(member, link)

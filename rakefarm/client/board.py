@@ -240,6 +240,7 @@ class Board:
         row = self._active.get(event.action)
         if row is not None:
             row.phase = event.phase
+            row.bytes_sent, row.bytes_received = event.bytes_sent, event.bytes_received
         return row
 
     def _action_retried(self, event: ActionRetried) -> ActionRow:

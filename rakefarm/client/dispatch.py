@@ -285,7 +285,20 @@ class Dispatcher:
         sent, received = transport.sent, transport.received
         report = Report(Outcome.SUCCEEDED, host=member.name)
         incoming = Incoming()
-        tell = self._phase_teller(planned, member.name)
+
+        def tell(phase: str, cpu_s: float, memory_bytes: int) -> None:
+            self._stream.emit(
+                ActionPhase(
+                    action=planned.number,
+                    host=member.name,
+                    phase=phase,
+                    cpu_s=cpu_s,
+                    memory_bytes=memory_bytes,
+                    bytes_sent=transport.sent - sent,
+                    bytes_received=transport.received - received,
+                )
+            )
+
         try:
             result = remote.execute(order, award, incoming, report.stdout, report.stderr, tell)
             self._judge(report, result)
@@ -302,14 +315,6 @@ class Dispatcher:
         report.bytes_sent, report.bytes_received = transport.sent - sent, transport.received - received
         self._farm.give_back(member, link)
         return report
-
-    def _phase_teller(self, planned: PlannedAction, host: str) -> remote.PhaseListener:
-        def tell(phase: str, cpu_s: float, memory_bytes: int) -> None:
-            self._stream.emit(
-                ActionPhase(action=planned.number, host=host, phase=phase, cpu_s=cpu_s, memory_bytes=memory_bytes)
-            )
-
-        return tell
 
     def _judge(self, report: Report, result: Result) -> None:
         report.cpu_s, report.peak_memory_bytes = result.cpu_s, result.peak_memory_bytes

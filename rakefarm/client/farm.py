@@ -6,7 +6,7 @@ doubles; one that never was is not. Links are kept, the one used last first, sin
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -41,6 +41,10 @@ class Member(Struct):
     def name(self) -> str:
         """What the host is called in every message."""
         return self.host.address
+
+    def knows(self, digests: Iterable[bytes]) -> bool:
+        """Whether it has been sent all of this content, as far as we know."""
+        return self.sent.issuperset(digests)
 
     def transfer_seconds(self, digests: Mapping[bytes, int]) -> float:
         """How long sending what it lacks would take, as far as we know: digests to sizes in bytes."""

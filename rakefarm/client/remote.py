@@ -72,12 +72,15 @@ def execute(
             label=order.label,
         )
     )
+    if member.knows(entry.sha256 for entry in order.manifest.entries):
+        tell("running", 0.0, 0)
     result: Result | None = None
     while True:
         match link.receive():
             case NeedFiles(indexes):
                 tell("sending", 0.0, 0)
                 _supply(order.manifest, indexes, award)
+                tell("running", 0.0, 0)
             case Progress(phase, _, cpu_s, memory_bytes):
                 tell("queued" if phase == "queued" else "running", cpu_s, memory_bytes)
             case Decline(reason, text):

@@ -89,11 +89,15 @@ class Action:
             self._transport.send(Decline("disk", f"the server can't make a sandbox: {error.strerror}"))
             return
         try:
-            self._run_in(directory)
+            delivered = self._run_in(directory)
         finally:
+            # Before the acknowledgement, which travels with the client's next request and may be long in coming.
             directory.remove()
+        if delivered:
+            self._talk.expect(Ack)
 
-    def _run_in(self, directory: ActionDirectory) -> None:
+    def _run_in(self, directory: ActionDirectory) -> bool:
+        """True when the result was delivered, False when we declined."""
         staging = Staging(self._request.manifest, directory, self._work.store)
         try:
             self._supply(staging)
@@ -103,15 +107,16 @@ class Action:
             reason = failure.reason if isinstance(failure, StagingFailed) else "executor"
             logger.warning("%s: could not run %r: %s", self._talk.peer, self._request.label, failure)
             self._transport.send(Decline(reason, str(failure)))
-            return
+            return False
         try:
             if ended.outcome == "could_not_start":
                 self._transport.send(Decline("executor", f"the command could not be started: {ended.detail}"))
-                return
+                return False
             self._deliver(directory, staging, started, ended, files)
         finally:
             for descriptor in files:
                 os.close(descriptor)
+        return True
 
     # --- inputs ---------------------------------------------------------------------------------------
 
@@ -268,7 +273,6 @@ class Action:
         self._transport.send(Delivered((offer.offer,) if isinstance(offer, Quote) else ()))
         for file in made:
             self._work.store.add(file.sha256, file.source, file.size)
-        self._talk.expect(Ack)
 
     def _collect(self, directory: ActionDirectory, staging: Staging, started: int) -> list[Made]:
         if self._request.declared:

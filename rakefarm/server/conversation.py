@@ -32,6 +32,8 @@ from rakefarm.wire.messages import (
 
 CAPABILITIES = ("store", "produces")
 NONCE_BYTES = 32
+GREETING_S = 10.0
+"""A connection that has not introduced itself after this long is closed; a thread waits for it."""
 
 
 class Refused(Exception):
@@ -51,6 +53,7 @@ class Conversation:
         self.client = ""
         self.workplace = workplace
         self.lease = 0
+        self._leased_for: tuple[str, tuple[Need, ...]] = ("", ())
 
     @property
     def idle(self) -> bool:
@@ -86,11 +89,13 @@ class Conversation:
                 pass
 
     def _converse(self) -> None:
+        self.transport.set_timeout(GREETING_S)
         greeting = self.transport.receive()
         if greeting is None:
             return
         assert isinstance(greeting, Hello)
         self._welcome(greeting)
+        self.transport.set_timeout(0)
         while (message := self.transport.receive()) is not None:
             match message:
                 case QuoteRequest():
@@ -148,14 +153,17 @@ class Conversation:
         if isinstance(answer, Refusal):
             return Decline(answer.reason, answer.text)
         self.lease = board.lease()
+        self._leased_for = (kind, needs)
         terms = tuple([Term(name, value) for name, value in answer.terms.items()])
         return Quote(Offer(answer.price, answer.seconds, terms, self.lease, board.lease_s))
 
     def refusal(self, request: Execute) -> Decline | None:
         """Why this request is not taken at all, or None. A lease that holds is a promise and is not asked again."""
         board = self.workplace.board
-        if request.lease == self.lease and board.holds(self.lease) and not board.scoreboard.draining:
-            return None
+        asked = (request.kind, request.needs)
+        if request.lease == self.lease and asked == self._leased_for and board.holds(self.lease):
+            if not board.scoreboard.draining:
+                return None
         job = Job(
             request.kind,
             {need.key: need.value for need in request.needs},

@@ -1,0 +1,114 @@
+"""Who gets the work: equal hosts share it, a busy one gets less, and many clients at once never get in each other's
+way."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from farm_vocabulary import Project, on_processor, places_of, wait_until_idle
+from server_vocabulary import Server, wait_until
+
+TwoServers = tuple[Server, Server]
+StartServer = Callable[..., Server]
+
+
+def shares(project: Project, servers: TwoServers, command: str, actions: int) -> Counter[str]:
+    """How many of equal actions each server got."""
+    project.rakefile("a:", *[f"remote-{command}"] * actions)
+    built = project.build("--json", hosts=servers)
+    assert built.status == 0, built.stderr
+    return Counter(places_of(built.events()))
+
+
+def test_equal_hosts_share_equal_actions(project: Project, two_servers: TwoServers) -> None:
+    got = shares(project, two_servers, "sleep 0.2", 20)
+    assert sorted(got) == sorted(server.address for server in two_servers)
+    assert all(8 <= count <= 12 for count in got.values()), got
+
+
+def test_a_host_with_more_slots_gets_more(project: Project, start_server: StartServer) -> None:
+    servers = start_server("--slots", "1"), start_server("--slots", "4")
+    got = shares(project, servers, "sleep 0.2", 20)
+    assert got[servers[1].address] > got[servers[0].address] > 0, got
+
+
+SPIN = "while True: pass"
+
+
+@pytest.fixture
+def busy_processor() -> Iterator[tuple[int, int]]:
+    """Somebody else's work keeps the first of two processors busy; answers both numbers."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
+        pytest.skip("this machine has one core")
+    with on_processor(processors[0]):
+        work = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(3)]
+    yield processors[0], processors[1]
+    for process in work:
+        process.kill()
+        process.wait()
+
+
+def test_a_host_that_is_busy_with_other_work_gets_less(
+    project: Project, start_server: StartServer, busy_processor: tuple[int, int]
+) -> None:
+    servers = []
+    for processor in busy_processor:
+        with on_processor(processor):
+            servers.append(start_server("--slots", "2"))
+    busy, idle = servers
+    total: Counter[str] = Counter()
+
+    def got_less() -> bool:
+        # Others may keep the second processor busy, too, for a moment; who shares this machine is not tested here.
+        total.update(shares(project, (busy, idle), "sleep 0.2", 10))
+        return total[busy.address] < 0.8 * total[idle.address]
+
+    wait_until(got_less, f"the busy host getting less: {total}")
+
+
+def test_ten_clients_at_once_mix_nothing_up(tmp_path: Path, start_server: StartServer) -> None:
+    server = start_server("--slots", "2")
+    projects = []
+    for number in range(10):
+        project = Project(tmp_path / f"client{number}")
+        project.write("src/in.c", f"{number}\n" * 1000)
+        project.write("in.h", f"header {number}\n")
+        project.rakefile(
+            "a:",
+            *["remote-cat in.c in.h > out; cat in.h", "> requires src/in.c in.h"],
+            *["remote-tac src/in.c > back; wc -c in.c > size", "> requires src/in.c"],
+            "b:",
+            *["remote-cat out back size > all", "> requires out back size"],
+        )
+        projects.append(project)
+    clients = [project.start(hosts=[server]) for project in projects]
+    for number, (project, client) in enumerate(zip(projects, clients, strict=True)):
+        built = client.end()
+        assert built.status == 0, built.stderr
+        assert built.stdout == f"header {number}\n".encode()
+        text = f"{number}\n" * 1000
+        assert project.read("all").decode() == f"{text}header {number}\n{text}2000 in.c\n"
+    for project in projects:
+        project.check_nothing_is_left()
+    wait_until_idle(server)
+
+
+def test_a_waiting_client_is_served_when_another_is_done(tmp_path: Path, start_server: StartServer) -> None:
+    server = start_server("--slots", "1")
+    first, second = Project(tmp_path / "first"), Project(tmp_path / "second")
+    go = tmp_path / "go"
+    first.rakefile("a:", f"remote-until [ -e {go} ]; do sleep 0.02; done; touch out")
+    second.rakefile("a:", "remote-touch out")
+    holding = first.start(hosts=[server])
+    holding.wait_for("action_placed")
+    waiting = second.start(hosts=[server])
+    waiting.wait_for("action_placed")
+    waiting.wait_for("action_phase", phase="queued")
+    go.touch()
+    assert holding.end().status == waiting.end().status == 0
+    assert first.made() == second.made() == {"out"}
