@@ -116,7 +116,7 @@ def _convert(current: Any, value: Any, where: str) -> Any:
     elif isinstance(current, tuple) and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     elif isinstance(current, Mapping) and isinstance(value, dict):
-        if all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value.values()):
+        if all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < math.inf for v in value.values()):
             return {**current, **{key: float(v) for key, v in value.items()}}
     expected = {
         "int": "a whole number or a size like 10G",

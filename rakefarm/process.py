@@ -269,8 +269,10 @@ def _drain_rest(streams: dict[int, Capture]) -> None:
     """Read what is still in the pipes of a killed tree, up to their end."""
     deadline = time.monotonic() + STRAGGLER_S
     for descriptor, capture in streams.items():
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
         while True:
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
             data = os.read(descriptor, READ_BYTES) if ready else b""
             if not data:
                 break

@@ -62,7 +62,9 @@ def find_new(
     beat: Callable[[], None],
 ) -> list[Made]:
     """All new or changed files below `box`, by path. `aliases` maps a second name to its first: a file that still is
-    the same file under both is told once, by its first name. `started` is `current_tick()` before the command."""
+    the same file under both is told once, by its first name. `started` is `current_tick()` before the command.
+
+    Raises OSError when a directory can't be read, since its path is longer than the system takes, say."""
     made = []
     for path, source, status in _walk(box):
         first = aliases.get(path)
@@ -113,6 +115,8 @@ def _walk(box: bytes) -> Iterable[tuple[bytes, bytes, os.stat_result]]:
         source = box + b"/" + directory if directory else box
         try:
             entries = list(os.scandir(source))
+        except FileNotFoundError:
+            continue  # the command removed its own directory
         except PermissionError:
             os.chmod(source, 0o700)  # the command took its own permission away; the files are its output all the same
             entries = list(os.scandir(source))

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_./+,:@%=-]+(?: +[A-Za-z0-9_./+,:@%=-]+)*")
 
+NAME_BYTES = 4096  # PATH_MAX; longer ones would only fill the memory of what was found
 _SHELL_WORDS = frozenset(
     b"alias bg bind break builtin caller cd chdir command compgen complete continue coproc declare dirs disown do done"
     b" echo elif else enable esac eval exec exit export false fc fg fi for function getopts hash help history if in"
@@ -27,7 +28,7 @@ def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[byt
         return None
     words = command.split()
     name = words[0]
-    if b"=" in name or name in _SHELL_WORDS:
+    if b"=" in name or name in _SHELL_WORDS or len(name) > NAME_BYTES:
         return None
     if b"/" in name:
         return name, words

@@ -1,7 +1,6 @@
 """Fixtures of every test that needs a real server; what they are made of is in `server_vocabulary`."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -15,24 +14,22 @@ Connect = Callable[[Server], Client]
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """`start_server(*options, env=…)` starts a server; in the end all are ended, and must have left nothing."""
-    numbers = itertools.count()
-    with contextlib.ExitStack() as servers:
+    started: list[Server] = []
 
-        def start(*options: str, env: Mapping[str, str] | None = None, scratch: Path | None = None) -> Server:
-            place = scratch or tmp_path / f"server-{next(numbers)}"
-            place.mkdir(exist_ok=True)
-            server = open_server(place, *options, env=env)
-            servers.callback(_end, server)
-            return server
+    def start(*options: str, env: Mapping[str, str] | None = None, scratch: Path | None = None) -> Server:
+        place = scratch or tmp_path / f"server-{len(started)}"
+        place.mkdir(exist_ok=True)
+        started.append(open_server(place, *options, env=env))
+        return started[-1]
 
+    with contextlib.ExitStack() as stopping:
         yield start
-
-
-def _end(server: Server) -> None:
-    killed = server.process.poll() is not None and server.process.returncode < 0
-    server.end()
-    if not killed:  # one that was killed leaves its directory to the next
-        assert server.directories() == []
+        for server in started:
+            stopping.callback(server.stop)
+    for server in started:
+        server.wait_gone()
+    if started and started[-1].process.returncode >= 0:  # one that was killed leaves its directory to the next
+        assert [server.directories() for server in started] == [[]] * len(started)
 
 
 @pytest.fixture

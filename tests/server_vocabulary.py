@@ -195,6 +195,11 @@ class Server:
 
     def end(self) -> None:
         """End it, if it has not ended, and wait until nothing of it is left."""
+        self.stop()
+        self.wait_gone()
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
         self.note_family()
         assert self.process.stdin and self.process.stdout
         self.process.stdin.close()
@@ -205,6 +210,9 @@ class Server:
                 self.process.kill()
                 self.process.wait()
             self.process.stdout.close()
+
+    def wait_gone(self) -> None:
+        """Wait until nothing of it is left; fails when something stays."""
         wait_until(lambda: not self._left(), "all processes of the server's tree gone")
         wait_until(lambda: not processes_in(self.scratch), "all processes in the server's directory gone")
 
@@ -212,7 +220,7 @@ class Server:
         left = []
         for pid, created in self._family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if psutil.Process(pid).create_time() == created:
+                if psutil.Process(pid).create_time() == created and is_alive(pid):
                     left.append(pid)
         return left
 
@@ -249,7 +257,7 @@ def open_server(scratch: Path, *options: str, env: Mapping[str, str] | None = No
             stderr=log,
             env=variables,
         )
-    server = Server(process, Path(variables["TMPDIR"]), log_path)
+    server = Server(process, Path(variables["TMPDIR"]).absolute(), log_path)
     assert process.stdout
     readable = select.select([process.stdout], [], [], DEADLINE_S)[0]
     server.line = process.stdout.readline().decode() if readable else ""
@@ -268,7 +276,7 @@ def run_server_command(scratch: Path, *options: str, env: Mapping[str, str] | No
     variables = server_environment(scratch, env)
     (scratch / "tmp").mkdir(exist_ok=True)
     done = subprocess.run(
-        [*SERVER, "--until-eof", *options],
+        [*SERVER, *options],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=variables,

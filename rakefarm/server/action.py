@@ -16,7 +16,7 @@ from rakefarm.server.staging import Staging, StagingFailed, check_manifest
 from rakefarm.server.workplace import Workplace
 from rakefarm.snapshot import Made, MissingOutput, current_tick, find_declared, find_new
 from rakefarm.transport import Lost, Transport
-from rakefarm.wire.errors import Malformed
+from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import (
     Ack,
     Decline,
@@ -35,7 +35,7 @@ from rakefarm.wire.messages import (
     Supplied,
     Variable,
 )
-from rakefarm.wire.paths import show
+from rakefarm.wire.paths import check_path, show
 
 BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
@@ -44,6 +44,10 @@ SUPPLY_S = 60.0
 """A client that sends nothing for this long while it is its turn to send files is gone."""
 PASSED_VARIABLES = (b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH")
 READ_BYTES = 256 << 10
+
+
+class OutputsUnfit(Exception):
+    """The command made files that can't be sent, so only a local run has its full effect."""
 
 
 class Talk(Protocol):
@@ -112,11 +116,10 @@ class Action:
             if ended.outcome == "could_not_start":
                 self._transport.send(Decline("executor", f"the command could not be started: {ended.detail}"))
                 return False
-            self._deliver(directory, staging, started, ended, files)
+            return self._deliver(directory, staging, started, ended, files)
         finally:
             for descriptor in files:
                 os.close(descriptor)
-        return True
 
     # --- inputs ---------------------------------------------------------------------------------------
 
@@ -239,12 +242,16 @@ class Action:
 
     def _deliver(
         self, directory: ActionDirectory, staging: Staging, started: int, ended: Ended, files: list[int]
-    ) -> None:
+    ) -> bool:
+        """True when the result was delivered, False when we declined."""
         outcome, status, detail = ended.outcome, ended.status, ended.detail
         made: list[Made] = []
         if outcome == "exited" and status == 0:
             try:
                 made = self._collect(directory, staging, started)
+            except OutputsUnfit as unfit:
+                self._transport.send(Decline("outputs", str(unfit)))
+                return False
             except MissingOutput as missing:
                 outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
         gather = self._transport.gather
@@ -273,11 +280,19 @@ class Action:
         self._transport.send(Delivered((offer.offer,) if isinstance(offer, Quote) else ()))
         for file in made:
             self._work.store.add(file.sha256, file.source, file.size)
+        return True
 
     def _collect(self, directory: ActionDirectory, staging: Staging, started: int) -> list[Made]:
         if self._request.declared:
             return find_declared(directory.box, self._request.produces, self._beat)
-        return find_new(directory.box, staging.staged, staging.aliases, started, self._beat)
+        try:
+            made = find_new(directory.box, staging.staged, staging.aliases, started, self._beat)
+            for file in made:
+                check_path(file.path)
+        except (OSError, UnsafePath) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise OutputsUnfit(f"what the command made has a name that can't cross the wire: {reason}") from error
+        return made
 
     def _send_output(self, file: Made) -> None:
         descriptor = os.open(file.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -5,6 +5,7 @@ The thread answers quotes from the scoreboard at once, whatever runs elsewhere; 
 
 import os
 import socket
+import time
 
 from rakefarm import __version__
 from rakefarm.logs import logger
@@ -34,6 +35,8 @@ CAPABILITIES = ("store", "produces")
 NONCE_BYTES = 32
 GREETING_S = 10.0
 """A connection that has not introduced itself after this long is closed; a thread waits for it."""
+FAREWELL_S = 1.0
+DISCARD_BYTES = 64 << 10
 
 
 class Refused(Exception):
@@ -78,15 +81,18 @@ class Conversation:
             self.transport.close()
 
     def _give_up(self, code: str, text: str) -> None:
-        """Tell the peer why, if it is our turn or it broke the protocol; it may be gone."""
-        connection = self.transport.connection
-        if connection.state is State.CLOSED or connection.our_turn:
-            try:
-                self.transport.socket.settimeout(1.0)
-                self.transport.socket.sendall(connection.farewell(Error(code, text[:500])))
-                self.transport.socket.shutdown(socket.SHUT_WR)
-            except OSError:
+        """Tell the peer why, whoever's turn it is; it may be gone."""
+        sock = self.transport.socket
+        try:
+            sock.settimeout(FAREWELL_S)
+            sock.sendall(self.transport.connection.farewell(Error(code, text[:500])))
+            sock.shutdown(socket.SHUT_WR)
+            # To close with something unread is a reset, which may overtake what we said.
+            until = time.monotonic() + FAREWELL_S
+            while sock.recv(DISCARD_BYTES) and time.monotonic() < until:
                 pass
+        except OSError:
+            pass
 
     def _converse(self) -> None:
         self.transport.set_timeout(GREETING_S)
@@ -177,7 +183,7 @@ class Conversation:
         tool = job.needs.get("tool", "")
         found = (
             tool
-            and "/" not in tool
+            and not {"/", "\0"} & set(tool)
             and any(os.access(os.path.join(directory, tool), os.X_OK) for directory in settings.path.split(":"))
         )
         status = os.statvfs(self.workplace.sandbox.path) if job.input_bytes else None

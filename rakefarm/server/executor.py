@@ -262,15 +262,23 @@ def _become_executor(sock: int, control: socket.socket, namespaced: bool) -> NoR
 def _execute_jobs(sock: socket.socket, end_strays: Callable[[], None]) -> None:
     """Run jobs until the worker is gone. Whatever a command left running is dead before its answer is sent."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    while (record := receive_record(sock)) is not None:
-        job: Job = _decode_job(record[0])
-        ended, descriptors = _execute(job, sock, end_strays)
-        try:
-            send_record(sock, _encode_ended(ended), descriptors)
-        except OSError:
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
+    while _execute_next(sock, end_strays):
+        pass
+
+
+def _execute_next(sock: socket.socket, end_strays: Callable[[], None]) -> bool:
+    """Run one job; nothing of it is held afterwards. False when the worker is gone."""
+    record = receive_record(sock)
+    if record is None:
+        return False
+    ended, descriptors = _execute(_decode_job(record[0]), sock, end_strays)
+    try:
+        send_record(sock, _encode_ended(ended), descriptors)
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return True
 
 
 def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None]) -> tuple[Ended, list[int]]:

@@ -68,7 +68,9 @@ class Executor(Struct, frozen=True):
     @property
     def alive(self) -> bool:
         """Of an idle one: whether its process is there."""
-        return not select.select([self.pidfd], [], [], 0)[0]
+        poller = select.poll()  # not select(2): a busy worker has descriptors beyond its 1024
+        poller.register(self.pidfd, select.POLLIN)
+        return not poller.poll(0)
 
 
 class Executors:

@@ -39,10 +39,9 @@ def open_socket(address: str, port: int) -> socket.socket:
     where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     try:
         found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise StartError(
-            f"can't listen on {where}: {error.strerror}; name an address of this machine with -i"
-        ) from error
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "no valid name"
+        raise StartError(f"can't listen on {where}: {reason}; name an address of this machine with -i") from error
     family, kind, protocol, _, target = found[0]
     sock = socket.socket(family, kind, protocol)
     try:
@@ -73,7 +72,7 @@ class Listener:
         except SandboxError as error:
             raise StartError(str(error)) from error
         self._slots = Slots(os.path.join(self._directory.path, "slots"), settings.slots)
-        self._scoreboard = Scoreboard(settings.workers, settings.slots)
+        self._scoreboard = Scoreboard(2 * settings.workers, settings.slots)  # the pool says why twice
         self._isolation = probe_isolation()
         self._signals, self._wakeup = socket.socketpair()
         self._signals.setblocking(False)
@@ -143,7 +142,7 @@ class Listener:
         """Sleep until something happens; accept what is there; answers the signals that came."""
         readers: list[socket.socket | int] = [self._signals, *self._pool.channels()]
         now = time.monotonic()
-        if accepting and now >= self._accept_again:
+        if accepting and now >= self._accept_again and self._pool.can_take:
             readers.append(self._socket)
         if self._watch_stdin:
             readers.append(0)

@@ -71,10 +71,12 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
     workers = settings.workers or slots + SPARE_WORKERS
     home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/var/cache", ".cache")
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
+    for name, value, highest in (("port", settings.port, 65535), ("slots", slots, 4096), ("workers", workers, 8192)):
+        _number(name, str(value), 0, highest)
     return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache)
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:
-    if not (text.isascii() and text.isdecimal() and lowest <= int(text) <= highest):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and lowest <= int(text) <= highest):
         raise ConfigError(f"{name} {text!r}: not a whole number from {lowest} to {highest}")
     return int(text)

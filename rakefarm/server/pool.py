@@ -40,6 +40,7 @@ class _Member(Struct):
     ready: bool = False
     handed: int = 0
     retiring: bool = False
+    replaced: bool = False
 
 
 class _Vacancy(Struct):
@@ -69,6 +70,7 @@ class Pool:
         self._members: dict[int, _Member] = {}
         self._vacancies: list[_Vacancy] = []
         self._pauses: dict[int, float] = {}
+        self._generation = settings.workers
 
     def channels(self) -> list[socket.socket]:
         """What to watch: readable means a worker is ready, or dead."""
@@ -79,6 +81,11 @@ class Pool:
         gc.freeze()  # so that a collection in a worker does not copy the pages we share
         for number in range(self.settings.workers):
             self._start_worker(number)
+
+    @property
+    def can_take(self) -> bool:
+        """Whether there is a worker for a connection; until then it had better wait in the system's queue."""
+        return any(member.ready and not member.retiring for member in self._members.values())
 
     @property
     def ready(self) -> bool:
@@ -142,6 +149,8 @@ class Pool:
                 member.ready = True
             elif not message:
                 self._bury(member)
+        if self._scoreboard.draining:
+            self._vacancies.clear()
         now = time.monotonic()
         for vacancy in [vacancy for vacancy in self._vacancies if vacancy.at <= now]:
             self._vacancies.remove(vacancy)
@@ -157,7 +166,7 @@ class Pool:
         self._scoreboard.write_cell(member.number, Cell())
         remove_tree(self._directory.worker_directory(member.number))
         self._slots.wake_waiters()
-        if member.retiring and self._scoreboard.draining:
+        if member.replaced or (member.retiring and self._scoreboard.draining):
             return
         if status == BOOT_FAILED and not member.ready:
             raise WorkersCannotStart(f"worker {member.number} can't start; its message is above")
@@ -175,10 +184,16 @@ class Pool:
         return min((vacancy.at for vacancy in self._vacancies), default=None)
 
     def retire_all(self, settings: ServerSettings | None = None) -> None:
-        """Have every worker end once its commands have; with `settings`, others then start with those."""
+        """Have every worker end once its commands have; with `settings`, others start with those, and need not wait:
+        there are two sets of numbers, which take turns."""
         if settings is not None:
             self.settings = settings
+        busy = {*self._members, *(vacancy.number for vacancy in self._vacancies)}
         for member in self._members.values():
+            successor = (member.number + self._generation) % (2 * self._generation)
+            if settings is not None and not member.replaced and successor not in busy:
+                member.replaced = True
+                self._vacancies.append(_Vacancy(successor))
             member.retiring = True
             with contextlib.suppress(OSError):
                 member.channel.send(handoff.DRAIN)

@@ -43,7 +43,7 @@ class ServerDirectory:
     """In the listener: the server's own directory, locked for as long as the listener lives."""
 
     def __init__(self, root: str) -> None:
-        parent = os.path.join(root, f"rakefarm-{os.geteuid()}")
+        parent = os.path.join(os.path.abspath(root), f"rakefarm-{os.geteuid()}")  # executors change directory
         try:
             _make_private(parent)
             sweep(parent)

@@ -1,6 +1,7 @@
 """A worker process: takes connections off the hand-over channel, a thread each, until the listener is gone."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ BOOT_FAILED = 3
 STACK_BYTES = 512 << 10
 """A thread's stack; a thousand idle connections are a thousand of these, touched for some 20 kB each."""
 DRAIN_POLL_S = 0.05
+M_MMAP_THRESHOLD = -3  # malloc.h
+LARGE_BYTES = 1 << 20
 
 
 def run_worker(
@@ -40,6 +43,7 @@ def run_worker(
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # the listener decides; a terminal's Ctrl-C reaches all of us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _give_memory_back()
     try:
         executors = Executors([channel])
         sandbox = WorkerSandbox(directory)
@@ -53,13 +57,23 @@ def run_worker(
     work = Workplace(settings, worker_slots, slots.count, board, store, sandbox, executors, isolation, name)
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work)
-    channel.send(handoff.READY)
     try:
+        with contextlib.suppress(OSError):  # the listener is gone already: what follows will see
+            channel.send(handoff.READY)
         crew.serve(channel)
     finally:
         executors.end_all()
         sandbox.remove()
     return 0
+
+
+def _give_memory_back() -> None:
+    """Have the C library take every large block from the system and give it back when it is free.
+
+    Otherwise it learns from the first large message to keep such blocks, and we stay at the size of the largest.
+    """
+    with contextlib.suppress(AttributeError):  # a C library without mallopt(3) does so anyway
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 class _Crew:

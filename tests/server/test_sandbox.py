@@ -284,3 +284,10 @@ def test_a_link_in_place_of_the_tree_is_removed_and_not_followed(tmp_path: Path,
 def test_a_tree_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
     remove_tree(str(tmp_path / "missing"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_relative_place_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = ServerDirectory("here/..")
+    assert directory.path.startswith(str(tmp_path))
+    directory.remove()
