@@ -73,7 +73,7 @@ class Farm:
 
     def start(self) -> None:
         """Connect to every host at once; who doesn't answer is left out."""
-        threads = [threading.Thread(target=self._try_member, args=(member,)) for member in self.members]
+        threads = [threading.Thread(target=self._try_member, args=(member,), daemon=True) for member in self.members]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -28,11 +28,11 @@ def moments(parameter: str = "seed") -> pytest.MarkDecorator:
 
 
 def write_build(project: Project, actions: int = 6, size: int = 400_000) -> None:
-    """Actions of some 0.3 s, each of which turns an input of its own into an output."""
+    """Actions of some 0.2 s, each of which turns an input of its own into an output."""
     lines = []
     for number in range(actions):
         project.write(f"in{number}", random.Random(number).randbytes(size))
-        lines += [f"remote-sleep 0.3; cat in{number} in{number} > out{number}; sleep 0.1", f"> requires in{number}"]
+        lines += [f"remote-sleep 0.15; cat in{number} in{number} > out{number}; sleep 0.05", f"> requires in{number}"]
     project.rakefile("a:", *lines)
 
 
@@ -52,21 +52,24 @@ def check_still_serves(project: Project, server: Server) -> None:
     wait_until_idle(server)
 
 
-def check_swept(server: Server, tmp_path: Path) -> None:
-    """After a server that was killed: its processes end by themselves; the next one removes its directories."""
-    wait_until(lambda: not server.tree() and not commands_on(server), "what the killed server had started gone")
+def check_ended(server: Server) -> None:
+    """After a server that was killed: whatever it had started ends by itself."""
+    server.process.wait()
+    wait_until(lambda: not commands_on(server), "the commands of the killed server gone")
     server.end()
-    successor = open_server(tmp_path / "successor", "--slots", "1", env={"TMPDIR": str(server.scratch)})
+
+
+def check_swept(server: Server, tmp_path: Path) -> None:
+    """And the next server removes its directories."""
+    check_ended(server)
+    place = tmp_path / "successor"
+    place.mkdir()
+    successor = open_server(place, "--slots", "1", env={"TMPDIR": str(server.scratch)})
     try:
         assert server.sandboxes() == []
     finally:
         successor.end()
     assert server.directories() == []
-
-
-@pytest.fixture(autouse=True)
-def successor_place(tmp_path: Path) -> None:
-    (tmp_path / "successor").mkdir()
 
 
 def wait_for_commands(server: Server, count: int = 1) -> list[int]:
@@ -93,7 +96,7 @@ def test_a_worker_that_is_killed_loses_no_action(project: Project, two_servers: 
     write_build(project)
     client = project.start(hosts=two_servers)
     client.wait_for("action_placed")
-    sleep_up_to(chance, 1.2)
+    sleep_up_to(chance, 0.7)
     os.kill(chance.choice(two_servers[0].worker_pids()), signal.SIGKILL)
     built = client.end()
     assert built.status == 0, built.stderr
@@ -161,21 +164,18 @@ def test_a_lost_action_with_fallback_never_is_told_and_not_run_again(
 
 
 @moments()
-def test_a_server_that_is_killed_loses_no_action(
-    project: Project, two_servers: TwoServers, tmp_path: Path, seed: int
-) -> None:
+def test_a_server_that_is_killed_loses_no_action(project: Project, two_servers: TwoServers, seed: int) -> None:
     chance = random.Random(seed)
     victim, other = two_servers
     write_build(project)
     client = project.start(hosts=two_servers)
     client.wait_for("action_placed")
-    sleep_up_to(chance, 1.2)
+    sleep_up_to(chance, 0.7)
     victim.process.kill()
     built = client.end()
     assert built.status == 0, built.stderr
     check_outputs(project)
-    victim.process.wait()
-    check_swept(victim, tmp_path)
+    check_ended(victim)
     wait_until_idle(other)
     check_still_serves(project, other)
 
@@ -190,7 +190,6 @@ def test_the_only_server_that_is_killed_is_named(project: Project, start_server:
     assert built.status == 3
     assert built.says(f"{server.address}: ")
     assert project.made() == {f"in{number}" for number in range(6)}
-    server.process.wait()
     check_swept(server, tmp_path)
 
 
@@ -204,7 +203,6 @@ def test_the_only_server_that_is_killed_may_be_replaced_by_this_machine(
     server.process.kill()
     assert client.end().status == 0
     check_outputs(project)
-    server.process.wait()
     check_swept(server, tmp_path)
 
 
@@ -225,7 +223,7 @@ def big_input(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @moments()
 def test_a_server_that_is_killed_in_mid_transfer_loses_no_action(
-    project: Project, two_servers: TwoServers, tmp_path: Path, big_input: Path, seed: int
+    project: Project, two_servers: TwoServers, big_input: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
     os.link(big_input, project.path / "in")
@@ -242,8 +240,7 @@ def test_a_server_that_is_killed_in_mid_transfer_loses_no_action(
     assert project.read("sum").split()[0].decode() == digest
     with (project.path / "copy").open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == digest
-    victim.process.wait()
-    check_swept(victim, tmp_path)
+    check_ended(victim)
     wait_until_idle(other)
     check_still_serves(project, other)
 
@@ -289,7 +286,7 @@ def test_a_client_that_is_killed_leaves_nothing_on_the_servers(
     write_build(project, 12)
     client = project.start(hosts=two_servers)
     client.wait_for("action_placed")
-    sleep_up_to(chance, 1.2)
+    sleep_up_to(chance, 0.7)
     client.process.kill()
     client.process.communicate()
     for server in two_servers:
@@ -370,7 +367,7 @@ def test_an_interrupt_at_any_moment_ends_clearly(project: Project, two_servers: 
     write_build(project)
     client = project.start(hosts=two_servers)
     client.wait_for("build_started")
-    sleep_up_to(chance, 1.5)
+    sleep_up_to(chance, 0.9)
     client.process.send_signal(signal.SIGINT)
     built = client.end()
     assert built.status == 130 or (built.status == 0 and client.events()[-1]["succeeded"] == 6)
