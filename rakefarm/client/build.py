@@ -127,4 +127,5 @@ def _signals_raise() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Who pressed Ctrl-C once more while we stop gets the same status, not a death by signal on the last line.
+            signal.signal(number, signal.SIG_IGN if obeying else handler)

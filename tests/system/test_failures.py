@@ -171,15 +171,22 @@ def test_a_host_that_is_something_else(
 ) -> None:
     project.rakefile("a:", "remote-touch made")
     with impostor(answer) as address:
-        alone = project.build(*hasty, hosts=[address])
-        among = project.build(*hasty, hosts=[address, *farm])
-    assert alone.status == 3
-    for built in (alone, among):
-        (line,) = about(built, f"warning: {address}")
-        assert b"left out" in line and reason.encode() in line
-        assert line.isascii() and line.decode().isprintable()
-    assert among.status == 0
+        built = project.build(*hasty, hosts=[address, *farm])
+    assert built.status == 0
+    (line,) = about(built, f"warning: {address}")
+    assert b"left out" in line and reason.encode() in line
+    assert line.isascii() and line.decode().isprintable()
     assert project.made() == {"made"}
+
+
+def test_a_host_that_is_something_else_is_no_farm(project: Project, hasty: list[str]) -> None:
+    project.rakefile("a:", "remote-touch made")
+    with impostor(HTTP) as web, impostor(None) as silent:
+        built = project.build(*hasty, hosts=[web, silent])
+    assert built.status == 3
+    (line,) = about(built, "not run: ")
+    assert f"{web}: this is HTTP".encode() in line and f"{silent}: it accepted".encode() in line
+    assert project.made() == set()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +197,7 @@ def test_a_host_that_is_something_else(
         ("[::1]:1", "[::1]:1"),
     ],
 )
-def test_a_host_that_is_not_there(project: Project, farm: Farm, host: str, reason: str) -> None:
+def test_a_host_that_is_not_there(project: Project, host: str, reason: str) -> None:
     project.rakefile("a:", "remote-touch made")
     alone = project.build(hosts=[host])
     assert alone.status == 3
@@ -198,9 +205,6 @@ def test_a_host_that_is_not_there(project: Project, farm: Farm, host: str, reaso
     (line,) = about(alone, f"warning: {host}")
     assert reason.encode() in line
     assert about(alone, "not run: set 'a', line 2: touch made: no server can run it")
-    among = project.build(hosts=[host, *farm])
-    assert among.status == 0
-    assert len(about(among, f"warning: {host}")) == 1
 
 
 def test_an_interrupt_does_not_wait_for_a_silent_host(project: Project) -> None:

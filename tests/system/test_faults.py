@@ -14,6 +14,7 @@ import pytest
 from farm_vocabulary import Project, commands_on, outputs_of, places_of, wait_until_idle
 from server_vocabulary import Server, open_server, wait_until
 
+Farm = tuple[Server, ...]
 TwoServers = tuple[Server, Server]
 StartServer = Callable[..., Server]
 
@@ -279,27 +280,25 @@ def test_a_server_that_stands_still_is_lost_after_a_while(
 
 
 @moments()
-def test_a_client_that_is_killed_leaves_nothing_on_the_servers(
-    project: Project, two_servers: TwoServers, seed: int
-) -> None:
+def test_a_client_that_is_killed_leaves_nothing_on_the_servers(project: Project, farm: Farm, seed: int) -> None:
     chance = random.Random(seed)
     write_build(project, 12)
-    client = project.start(hosts=two_servers)
+    client = project.start(hosts=farm[:2])
     client.wait_for("action_placed")
     sleep_up_to(chance, 0.7)
     client.process.kill()
     client.process.communicate()
-    for server in two_servers:
+    for server in farm[:2]:
         wait_until_idle(server)
         check_still_serves(project, server)
 
 
 @moments()
 def test_a_client_that_is_killed_in_mid_transfer_leaves_nothing(
-    project: Project, start_server: StartServer, big_input: Path, seed: int
+    project: Project, farm: Farm, big_input: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    server = start_server("--slots", "2")
+    server = farm[0]
     os.link(big_input, project.path / "in")
     project.rakefile("a:", "remote-cp in copy", "> requires in")
     client = project.start(hosts=[server])
@@ -325,12 +324,12 @@ def test_an_embedded_farm_ends_with_its_client(project: Project) -> None:
         assert not list(directory.glob("server-*/worker-*/*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("embedded", [False, True])
-def test_an_interrupt_stops_every_command(
-    project: Project, start_server: StartServer, number: signal.Signals, embedded: bool
-) -> None:
-    server = start_server("--slots", "2")
+@pytest.mark.parametrize(
+    ("number", "embedded"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGINT, True)],
+)
+def test_an_interrupt_stops_every_command(project: Project, farm: Farm, number: signal.Signals, embedded: bool) -> None:
+    server = farm[0]
     endless = "trap '' INT TERM HUP; touch {}; sleep 600 & sleep 600"
     marks = [project.scratch / f"mark{index}" for index in range(3)]
     lines = [("remote-" if index else "") + endless.format(mark) for index, mark in enumerate(marks)]
@@ -350,8 +349,8 @@ def test_an_interrupt_stops_every_command(
     assert (last["event"], last["interrupted"], last["exit_status"]) == ("build_finished", True, built.status)
 
 
-def test_a_second_interrupt_changes_nothing(project: Project, start_server: StartServer) -> None:
-    server = start_server("--slots", "2")
+def test_a_second_interrupt_changes_nothing(project: Project, farm: Farm) -> None:
+    server = farm[0]
     project.rakefile("a:", "remote-sleep 600", "sleep 600")
     client = project.start(hosts=[server])
     wait_for_commands(server)
@@ -362,10 +361,10 @@ def test_a_second_interrupt_changes_nothing(project: Project, start_server: Star
 
 
 @moments()
-def test_an_interrupt_at_any_moment_ends_clearly(project: Project, two_servers: TwoServers, seed: int) -> None:
+def test_an_interrupt_at_any_moment_ends_clearly(project: Project, farm: Farm, seed: int) -> None:
     chance = random.Random(seed)
     write_build(project)
-    client = project.start(hosts=two_servers)
+    client = project.start(hosts=farm[:2])
     client.wait_for("build_started")
     sleep_up_to(chance, 0.9)
     client.process.send_signal(signal.SIGINT)
@@ -376,5 +375,5 @@ def test_an_interrupt_at_any_moment_ends_clearly(project: Project, two_servers: 
     for number in range(6):
         if (project.path / f"out{number}").exists():
             assert project.read(f"out{number}") == project.read(f"in{number}") * 2
-    for server in two_servers:
+    for server in farm[:2]:
         wait_until_idle(server)

@@ -25,9 +25,15 @@ def shares(project: Project, servers: TwoServers, command: str, actions: int, *o
 
 
 def test_equal_hosts_share_equal_actions(project: Project, two_servers: TwoServers) -> None:
-    got = shares(project, two_servers, "sleep 0.2", 20)
-    assert sorted(got) == sorted(server.address for server in two_servers)
-    assert all(8 <= count <= 12 for count in got.values()), got
+    first, second = (server.address for server in two_servers)
+    got: Counter[str] = Counter()
+    # On a machine that others keep busy too a build may lean to one side, but not all builds to the same.
+    for builds in range(1, 5):
+        got += shares(project, two_servers, "sleep 0.2", 20)
+        assert got[first] + got[second] == 20 * builds
+        if abs(got[first] - got[second]) <= 4 * builds:
+            return
+    raise AssertionError(got)
 
 
 def test_a_host_with_more_slots_gets_more(project: Project, start_server: StartServer) -> None:
@@ -57,7 +63,7 @@ def busy_processor() -> Iterator[tuple[int, int]]:
 COMPUTE = "n=0; while [ $n -lt 40000 ]; do n=$((n+1)); done"
 
 
-@pytest.mark.parametrize(("jobs", "command"), [("1", "sleep 0.05"), ("2", COMPUTE)])
+@pytest.mark.parametrize(("jobs", "command"), [("1", "sleep 0.05"), ("2", COMPUTE)], ids=["one", "two"])
 def test_a_host_that_is_busy_with_other_work_gets_less(
     project: Project, start_server: StartServer, busy_processor: tuple[int, int], jobs: str, command: str
 ) -> None:

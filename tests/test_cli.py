@@ -1,0 +1,112 @@
+"""The command line of a build: every wrong use is one clear line and status 2, before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from rakefarm import cli
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory whose Rakefile leaves a trace when it is run; nobody's own settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("RAKEFARM_HOSTS", "RAKEFARM_JOBS", "RAKEFARM_FALLBACK"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "Rakefile").write_text("a:\n\ttouch ran\n")
+    return tmp_path
+
+
+def complaint_of(capfd: pytest.CaptureFixture[str], *options: str) -> str:
+    """The last line on standard error of a use that is refused."""
+    assert cli.build_main(options) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert not Path("ran").exists()
+    assert err.endswith("\n") and "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+def test_a_right_use_runs_it() -> None:
+    assert cli.build_main(["--progress", "none"]) == 0
+    assert Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["-j", "0"], "-j 0: not a whole number"),
+        (["-j", "many"], "-j many: not a whole number"),
+        (["-j", "99999999999999999999"], "-j 9999"),
+        (["-j", "²"], "-j ²: not a whole number"),
+        (["-C", "none"], "-C none: No such file or directory"),
+        (["-C", "Rakefile"], "-C Rakefile: Not a directory"),
+        (["-f", "A", "B"], "two Rakefiles are named, A and B"),
+        (["none.rake"], "none.rake: no such file"),
+        (["-f", "."], ".: is a directory"),
+        (["--hosts", "a:b:c"], "hosts: 'a:b:c'"),
+        (["--hosts", "host:99999"], "hosts: 'host:99999'"),
+        (["--fallback", "maybe"], "--fallback: invalid choice: 'maybe'"),
+        (["--color", "sometimes"], "--color: invalid choice"),
+        (["--config", "none.toml"], "none.toml: No such file or directory"),
+        (["--json=/none/such"], "/none/such"),
+    ],
+)
+def test_a_wrong_option(capfd: pytest.CaptureFixture[str], options: list[str], complaint: str) -> None:
+    assert complaint in complaint_of(capfd, *options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("RAKEFARM_JOBS", "none", "-j none"),
+        ("RAKEFARM_FALLBACK", "maybe", "fallback 'maybe'"),
+        ("RAKEFARM_HOSTS", "a:b:c", "hosts: 'a:b:c'"),
+    ],
+)
+def test_a_wrong_variable(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str, complaint: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert complaint in complaint_of(capfd)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("jobs = 'x'\n", "client.toml: jobs: 'x'"),
+        ("job = 1\n", "client.toml: unknown key 'job'"),
+        ("fallback = 'maybe'\n", "fallback 'maybe'"),
+        ("hosts = ['a:b:c']\n", "hosts: 'a:b:c'"),
+    ],
+)
+def test_a_wrong_configuration(capfd: pytest.CaptureFixture[str], project: Path, text: str, complaint: str) -> None:
+    directory = project / "config" / "rakefarm"
+    directory.mkdir(parents=True)
+    (directory / "client.toml").write_text(text)
+    assert complaint in complaint_of(capfd)
+
+
+@pytest.mark.parametrize("main", [cli.main, cli.build_main, cli.serve_main])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_are_no_mistake(capfd: pytest.CaptureFixture[str], main: object, option: str) -> None:
+    assert main([option]) == 0  # type: ignore[operator]
+    assert capfd.readouterr().out
+
+
+def test_a_fault_of_ours_is_one_line_and_a_file(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr(cli, "_client_settings", fail)
+    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+    assert cli.build_main([]) == 70
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "ZeroDivisionError: made up" in line
+    (report,) = tmp_path.glob("rakefarm-fault-*.log")
+    assert str(report) in line
+    assert "Traceback" in report.read_text()
