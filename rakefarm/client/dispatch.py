@@ -18,7 +18,7 @@ from rakefarm import process
 from rakefarm.client import local, remote
 from rakefarm.client.auction import Auctioneer, Award, NoBid
 from rakefarm.client.farm import Farm
-from rakefarm.client.inputs import Hasher, InputError, Manifest, find_missing
+from rakefarm.client.inputs import Hasher, InputError, Manifest, declared_paths, find_missing
 from rakefarm.client.link import Request
 from rakefarm.client.outputs import Claims, Incoming, OutputError
 from rakefarm.client.plan import Outcome, Plan, PlannedAction
@@ -261,7 +261,7 @@ class Dispatcher:
             request=Request(kind_of(action.command), needs, manifest.total_bytes),
             command=os.fsencode(action.command),
             manifest=manifest,
-            produces=None if action.produces is None else tuple(dict.fromkeys(map(os.fsencode, action.produces))),
+            produces=None if action.produces is None else declared_paths(action.produces),
             timeout_s=action.timeout_s,
             environment=self._passed,
             label=f"{planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),

@@ -19,7 +19,7 @@ from msgspec import Struct
 from rakefarm.digest import hash_descriptor
 from rakefarm.wire.errors import UnsafePath
 from rakefarm.wire.messages import Input
-from rakefarm.wire.paths import check_paths
+from rakefarm.wire.paths import check_path, check_paths
 
 RACY_NS = 50_000_000
 """A file changed within this time of its hashing may change again within the same time stamp; it is not remembered."""
@@ -116,6 +116,20 @@ def arrange(files: Sequence[tuple[bytes, bytes]]) -> list[Required]:
     except UnsafePath as error:
         raise InputError(f"a required file can't be sent: {error.text}") from error
     return arranged
+
+
+def declared_paths(names: Sequence[str]) -> tuple[bytes, ...]:
+    """The paths of a `produces` line, each once, `./` taken off. Raises InputError for one that leads out of the action's
+    directory: what is there is not ours to bring home."""
+    paths = []
+    for name in names:
+        path = b"/".join(part for part in os.fsencode(name).split(b"/") if part != b".")
+        try:
+            check_path(path)
+        except UnsafePath as error:
+            raise InputError(f"a declared output can't come back: {error.text}") from error
+        paths.append(path)
+    return tuple(dict.fromkeys(paths))
 
 
 def find_missing(requires: Sequence[str]) -> str | None:

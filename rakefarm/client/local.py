@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from rakefarm import process
-from rakefarm.client.inputs import Manifest, staged_path
+from rakefarm.client.inputs import Manifest, declared_paths, staged_path
 from rakefarm.client.outputs import Incoming
 from rakefarm.client.rakefile_model import Action
 from rakefarm.digest import no_beat
@@ -72,7 +72,7 @@ def run_staged(
             if action.produces is None:
                 made = find_new(box, staged, aliases, started, no_beat)
             else:
-                made = find_declared(box, [os.fsencode(name) for name in action.produces], no_beat)
+                made = find_declared(box, declared_paths(action.produces), no_beat)
         except MissingOutput as missing:
             return LocalResult(completed, f"the declared output {show(missing.path)} was not made")
         for file in made:
