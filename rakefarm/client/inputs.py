@@ -119,8 +119,8 @@ def arrange(files: Sequence[tuple[bytes, bytes]]) -> list[Required]:
 
 
 def declared_paths(names: Sequence[str]) -> tuple[bytes, ...]:
-    """The paths of a `produces` line, each once, `./` taken off. Raises InputError for one that leads out of the action's
-    directory: what is there is not ours to bring home."""
+    """The paths of a `produces` line, each once, `./` taken off. Raises InputError for one that leads out of the
+    action's directory: what is there is not ours to bring home."""
     paths = []
     for name in names:
         path = b"/".join(part for part in os.fsencode(name).split(b"/") if part != b".")
