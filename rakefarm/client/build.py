@@ -107,10 +107,13 @@ def _status(plan: Plan, interrupted: int) -> ExitStatus:
     return ExitStatus.OK
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def _signals_raise() -> Iterator[None]:
     """While this lasts, SIGINT and SIGTERM raise Interrupted in the main thread, once; a second one is ignored while
-    the first is being obeyed, which takes two seconds at most."""
+    the first is being obeyed, which takes two seconds at most, and any from then on: a process builds once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -122,10 +125,12 @@ def _signals_raise() -> Iterator[None]:
             obeying = True
             raise Interrupted(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in _STOPPING:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            # Who pressed Ctrl-C once more while we stop gets the same status, not a death by signal on the last line.
-            signal.signal(number, signal.SIG_IGN if obeying else handler)
+        # The build is over, one way or the other, and its status stands: a Ctrl-C while we say so must not turn it
+        # into a death by signal on the last line.
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
