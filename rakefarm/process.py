@@ -251,14 +251,14 @@ def _drain_until_exit(
         if not ready and deadline is not None and time.monotonic() >= deadline:
             return TimedOut()
         exited = False
-        for descriptor, _ in ready:
+        for descriptor, what in ready:
             if descriptor == pidfd:
                 exited = True
             elif descriptor == cancel:
                 return Cancelled()
-            elif data := os.read(descriptor, READ_BYTES):
+            elif what & select.POLLIN and (data := os.read(descriptor, READ_BYTES)):
                 streams[descriptor].write(data)
-            else:
+            else:  # its end: nothing to read, and nobody left to write
                 poller.unregister(descriptor)
                 del streams[descriptor]
         if exited:

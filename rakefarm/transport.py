@@ -14,7 +14,9 @@ from rakefarm.wire import Body, Connection, ProtocolError
 from rakefarm.wire.errors import ConnectionCut
 from rakefarm.wire.messages import Message
 
-RECEIVE_BYTES = 256 << 10
+RECEIVE_BYTES = 16 << 10
+"""One read between bodies. Larger ones come fresh from the system, which costs more than all else in a small action."""
+RECEIVE_BODY_BYTES = 256 << 10
 GATHER_BYTES = 128 << 10
 """Written as soon as this much has been gathered."""
 INLINE_BODY_BYTES = 64 << 10
@@ -156,7 +158,8 @@ class Transport:
 
     def _read(self) -> None:
         try:
-            data = self.socket.recv(RECEIVE_BYTES)
+            body = self.connection.incoming_body > RECEIVE_BYTES
+            data = self.socket.recv(RECEIVE_BODY_BYTES if body else RECEIVE_BYTES)
         except OSError as error:
             raise Lost(_why(error)) from error
         self.received += len(data)

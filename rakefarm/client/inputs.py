@@ -46,7 +46,11 @@ class Manifest(Struct, frozen=True):
     @property
     def total_bytes(self) -> int:
         """The size of all inputs together."""
-        return sum(entry.size for entry in self.entries)
+        return sum([entry.size for entry in self.entries])
+
+    def digests(self) -> dict[bytes, int]:
+        """The size of each content, by its digest."""
+        return {entry.sha256: entry.size for entry in self.entries}
 
 
 def staged_path(name: bytes) -> bytes:

@@ -32,6 +32,8 @@ from rakefarm.wire.messages import Variable
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
 CLONE_NEWPID = 0x20000000
+RECORD_BYTES = 8192
+"""Most records are read at once; what is longer takes a second read."""
 LAST_DESCRIPTOR = (1 << 31) - 1
 INLINE_BYTES = 256 << 10
 """Output up to this size travels inside the answer; more is handed over as an open file."""
@@ -80,7 +82,7 @@ def send_record(sock: socket.socket, data: bytes, descriptors: list[int] | None 
 
 def receive_record(sock: socket.socket, descriptors: int = 0) -> tuple[bytes, list[int]] | None:
     """Read one record and the descriptors that came with it; None when the peer is gone."""
-    data, handed, _, _ = socket.recv_fds(sock, 65536, descriptors)
+    data, handed, _, _ = socket.recv_fds(sock, RECORD_BYTES, descriptors)
     for descriptor in handed:
         os.set_inheritable(descriptor, False)
     if not data:

@@ -1,0 +1,108 @@
+"""How an action ended, from what a server or this machine says of its command, and the events that tell it."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from msgspec import Struct, field
+
+from rakefarm import process
+from rakefarm.client.local import LocalResult
+from rakefarm.client.plan import Outcome, PlannedAction
+from rakefarm.events import ActionFinished, ActionOutput, Event
+from rakefarm.wire.messages import Result
+
+
+class Report(Struct):
+    """How an action ended, on its way to its ActionFinished. Times in seconds, sizes in bytes."""
+
+    outcome: Outcome
+    host: str = ""
+    detail: str = ""
+    exit_status: int | None = None
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    outputs: tuple[str, ...] = ()
+    stdout: process.Capture = field(default_factory=process.Capture)
+    stderr: process.Capture = field(default_factory=process.Capture)
+
+    def close(self) -> None:
+        """Let go of what the command wrote."""
+        self.stdout.close()
+        self.stderr.close()
+
+    def judge(self, result: Result) -> None:
+        """Take over what a server's RESULT says."""
+        self.cpu_s, self.peak_memory_bytes = result.cpu_s, result.peak_memory_bytes
+        match result.outcome:
+            case "exited":
+                self.exit_status = result.status
+                self.detail = f"exit status {result.status}"
+                if result.status:
+                    self.outcome = Outcome.FAILED
+            case "signalled":
+                self.outcome, self.detail = Outcome.FAILED, killed_by(result.status)
+            case "timed_out":
+                self.outcome, self.detail = Outcome.FAILED, "its time limit was up"
+            case _:
+                self.outcome, self.detail = Outcome.FAILED, result.detail
+
+
+def report_local(result: LocalResult, host: str) -> Report:
+    """The report of a command that ran here."""
+    completed = result.completed
+    report = Report(
+        Outcome.FAILED,
+        host=host,
+        cpu_s=completed.cpu_s,
+        peak_memory_bytes=completed.peak_memory_bytes,
+        stdout=completed.stdout,
+        stderr=completed.stderr,
+    )
+    match completed.ending:
+        case process.Exited(0) if not result.problem:
+            report.outcome, report.exit_status = Outcome.SUCCEEDED, 0
+        case process.Exited(0):
+            report.detail = result.problem
+        case process.Exited(status):
+            report.exit_status, report.detail = status, f"exit status {status}"
+        case process.Signalled(number):
+            report.detail = killed_by(number)
+        case process.TimedOut():
+            report.detail = "its time limit was up"
+        case process.Cancelled():
+            report.detail = "interrupted"
+        case process.CouldNotStart(text):
+            report.detail = f"the shell could not be started: {text}"
+    return report
+
+
+def closing_events(planned: PlannedAction, report: Report, elapsed_s: float) -> Iterator[Event]:
+    """What the action wrote, then its end; made one at a time, since all together may be large."""
+    for data in report.stdout.pieces():
+        yield ActionOutput(action=planned.number, stdout=data)
+    for data in report.stderr.pieces():
+        yield ActionOutput(action=planned.number, stderr=data)
+    yield ActionFinished(
+        action=planned.number,
+        host=report.host,
+        outcome=report.outcome.value,
+        detail=report.detail,
+        exit_status=report.exit_status,
+        elapsed_s=elapsed_s,
+        cpu_s=report.cpu_s,
+        peak_memory_bytes=report.peak_memory_bytes,
+        bytes_sent=report.bytes_sent,
+        bytes_received=report.bytes_received,
+        outputs=report.outputs,
+    )
+
+
+def killed_by(number: int) -> str:
+    """A signal for a person: "killed by signal 9 (SIGKILL)"."""
+    name = ""
+    with contextlib.suppress(ValueError):
+        name = f" ({signal.Signals(number).name})"
+    return f"killed by signal {number}{name}"
