@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import psutil
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)  # with it each start compiles our modules again, which no user has
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""The commands: `rakefarm`, `rakeserver` and `rake-p`. The only module that knows both client and server."""
+"""The commands: `rakefarm`, `rakeserver` and `rake-p`. The only module that knows both client and server.
+
+A client starts once for every build, so what few builds need (here and elsewhere in the client) is imported where it
+is needed.
+"""
 
 import argparse
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import structs
@@ -74,6 +76,9 @@ def _complain(program: str, text: str) -> int:
 
 def _report_fault(program: str) -> int:
     """A fault of ours: the traceback goes to a file, one line to the user."""
+    import tempfile
+    import traceback
+
     with tempfile.NamedTemporaryFile(
         "w",
         prefix="rakefarm-fault-",

@@ -5,7 +5,6 @@ Precedence: option > `RAKEFARM_*` variable > Rakefile > user file > `/etc/rakefa
 
 import math
 import os
-import tomllib
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -72,6 +71,8 @@ def load_settings(cls: type[Settings], name: str, path: str | None, environ: Map
 
 
 def _read(path: str) -> dict[str, Any]:
+    import tomllib
+
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)

@@ -6,12 +6,15 @@ It is tied to us by its standard input: however we end, that ends, and the serve
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from rakefarm.hosts import Host, parse_host
 from rakefarm.process import start_background
+
+if TYPE_CHECKING:
+    import subprocess
 
 STOP_S = 5.0
 
@@ -47,7 +50,9 @@ def embedded_farm(environ: Mapping[str, str], slots: int = 0) -> Iterator[Host]:
         _stop(server)
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    import subprocess
+
     server.send_signal(signal.SIGINT)
     for pipe in (server.stdin, server.stdout):
         if pipe is not None:

@@ -2,13 +2,14 @@
 
 The live table, plain lines, `--json` and every later report are functions of this stream: nothing else
 about a build is kept for display. Events are frozen; each carries the run it belongs to, a monotonic time
-(seconds, for durations) and a wall-clock time (RFC 3339, for people). `Stream` stamps and distributes them.
+(seconds, for durations) and a wall-clock time, which a record shows as RFC 3339. `Stream` stamps and distributes them.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import ClassVar
 
 from msgspec import Struct, field, structs
@@ -19,22 +20,26 @@ SCHEMA_VERSION = 1
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """What every event carries. `time_s` is monotonic seconds, `at` an RFC 3339 time in UTC."""
+    """What every event carries. `time_s` is monotonic seconds, `at_ns` nanoseconds since 1970."""
 
     name: ClassVar[str] = "event"
     run_id: str = ""
     time_s: float = 0.0
-    at: str = ""
+    at_ns: int = 0
 
     def as_record(self) -> dict[str, object]:
-        """A flat mapping for a JSON line: the schema version and the event's name, then its fields.
+        """A flat mapping for a JSON line: the schema version and the event's name, then its fields; the time is `at`,
+        RFC 3339 in UTC with milliseconds.
 
         Bytes (the output of actions) become text with undecodable bytes as lone surrogates escaped
         by `json` itself, so that no byte is lost.
         """
         record: dict[str, object] = {"schema": SCHEMA_VERSION, "event": self.name}
         for key, value in structs.asdict(self).items():
-            record[key] = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+            if key == "at_ns":
+                record["at"] = rfc3339(self.at_ns)
+            else:
+                record[key] = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
         return record
 
 
@@ -188,6 +193,17 @@ class BuildFinished(Event, frozen=True, kw_only=True):
 Consumer = Callable[[Event], None]
 
 
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rfc3339(at_ns: int) -> str:
+    """Nanoseconds since 1970 as UTC with milliseconds; the part up to the second is formatted once a second."""
+    second, rest = divmod(at_ns, 1_000_000_000)
+    return f"{_second(second)}.{rest // 1_000_000:03d}Z"
+
+
 class Stream:
     """Stamps events with run and time and hands each to every consumer, one event at a time.
 
@@ -198,20 +214,10 @@ class Stream:
         self._run_id = run_id
         self._consumers = consumers
         self._lock = threading.RLock()
-        self._second = -1
-        self._second_text = ""
 
     def emit(self, *events: Event) -> None:
         """Hand the events on, with nothing of another thread's between them."""
         self.emit_each(events)
-
-    def _timestamp(self) -> str:
-        """RFC 3339 in UTC with milliseconds; the part up to the second is formatted once a second."""
-        second, rest = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second_text}.{rest // 1_000_000:03d}Z"
 
     def emit_each(self, events: Iterable[Event]) -> None:
         """As `emit`, for events that are made one at a time because all together they are too large."""
@@ -219,6 +225,6 @@ class Stream:
             for event in events:
                 force_setattr(event, "run_id", self._run_id)
                 force_setattr(event, "time_s", time.monotonic())
-                force_setattr(event, "at", self._timestamp())
+                force_setattr(event, "at_ns", time.time_ns())
                 for consumer in self._consumers:
                     consumer(event)

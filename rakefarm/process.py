@@ -12,14 +12,16 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from rakefarm.words import split_plain
+
+if TYPE_CHECKING:
+    import subprocess
 
 SHELL = "/bin/sh"
 READ_BYTES = 65536
@@ -77,6 +79,8 @@ class Capture:
             self._pieces.append(data)
             return
         if self._file is None:
+            import tempfile
+
             with tempfile.TemporaryFile(dir=self._spill_directory, buffering=0) as file:
                 self._file = os.dup(file.fileno())
             data = b"".join([*self._pieces, data])
@@ -279,8 +283,10 @@ def _drain_rest(streams: dict[int, Capture]) -> None:
             capture.write(data)
 
 
-def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """Start a program of ours in a session of its own, its standard output a pipe for us to read."""
+    import subprocess
+
     return subprocess.Popen(
         arguments,
         env=dict(environment),

@@ -1,5 +1,6 @@
 """The command line of a build: every wrong use is one clear line and status 2, before anything runs."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_a_fault_of_ours_is_one_line_and_a_file(
         raise ZeroDivisionError("made up")
 
     monkeypatch.setattr(cli, "_client_settings", fail)
-    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert cli.build_main([]) == 70
     (line,) = capfd.readouterr().err.splitlines()
     assert "ZeroDivisionError: made up" in line

@@ -1,6 +1,6 @@
 """One build: from a parsed Rakefile and settings to an exit status."""
 
-import secrets
+import os
 import signal
 import threading
 import time
@@ -34,7 +34,7 @@ def build(
 
     Answers the exit status. SIGINT and SIGTERM stop every command, here and on the servers, within two seconds.
     """
-    stream = Stream(secrets.token_hex(8), consumers)
+    stream = Stream(os.urandom(8).hex(), consumers)
     plan = Plan(rakefile, keep_going)
     started = time.monotonic()
     needs_farm = any(action.remote for action_set in rakefile.sets for action in action_set.actions)

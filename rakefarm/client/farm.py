@@ -25,9 +25,10 @@ MEASURED_BYTES = 1 << 20
 
 
 class Member(Struct):
-    """One host of the farm, guarded by the farm's lock."""
+    """One host of the farm, guarded by the farm's lock. `name` is what it is called in every message."""
 
     host: Host
+    name: str
     slots: int = 0
     idle: list[Link] = field(default_factory=list)
     ready: bool = False
@@ -36,11 +37,6 @@ class Member(Struct):
     pause_s: float = FIRST_PAUSE_S
     sent: set[bytes] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
-
-    @property
-    def name(self) -> str:
-        """What the host is called in every message."""
-        return self.host.address
 
     def knows(self, digests: Iterable[bytes]) -> bool:
         """Whether it has been sent all of this content, as far as we know."""
@@ -69,7 +65,7 @@ class Farm:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._in_use: set[Link] = set()
-        self.members = [Member(host) for host in hosts]
+        self.members = [Member(host, host.address) for host in hosts]
 
     def start(self) -> None:
         """Connect to every host at once; who doesn't answer is left out."""

@@ -102,9 +102,10 @@ def _files_of(source: bytes) -> Iterable[tuple[bytes, bytes]]:
 
 def arrange(files: Sequence[tuple[bytes, bytes]]) -> list[Required]:
     """Give each file its second name where one is free. Raises InputError when two files want one place."""
-    # ./a.c and a.c are one file, however often it is named.
-    files = list({(os.path.realpath(source), place): (source, place) for source, place in files}.values())
     paths = {place: source for source, place in files}
+    if len(paths) < len(files):
+        # ./a.c and a.c are one file, however often it is named.
+        files = list({(os.path.realpath(source), place): (source, place) for source, place in files}.values())
     if len(paths) < len(files):
         (place, _), *_ = Counter(place for _, place in files).most_common(1)
         raise InputError(f"two required files would both be staged as {os.fsdecode(place)}")

@@ -1,9 +1,6 @@
 """Actions that run here: in the working directory, or staged in a directory of their own as a remote one would be."""
 
 import os
-import shlex
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
@@ -31,6 +28,8 @@ def needs_staging(action: Action) -> bool:
     nested = [name for name in action.requires if b"/" in staged_path(os.fsencode(name))]
     if not nested:
         return False
+    import shlex
+
     try:
         words = set(shlex.split(action.command))
     except ValueError:
@@ -52,6 +51,9 @@ def run_staged(
     action: Action, manifest: Manifest, environ: Mapping[bytes, bytes], cancel: int, incoming: Incoming
 ) -> LocalResult:
     """Run in a fresh directory with copies of the inputs; the outputs are in `incoming`. Raises OSError."""
+    import shutil
+    import tempfile
+
     box = os.fsencode(tempfile.mkdtemp(prefix="rakefarm-"))
     try:
         staged: dict[bytes, Staged] = {}

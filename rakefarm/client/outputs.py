@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable
 
@@ -73,6 +72,8 @@ class Incoming:
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
                     raise
+                import tempfile
+
                 descriptor, name = tempfile.mkstemp(prefix=b".rakefarm-", dir=directory)
         except OSError as error:
             place = os.path.join(os.getcwdb(), output.path)
@@ -86,12 +87,13 @@ class Incoming:
         """The names of what has arrived."""
         return tuple(os.fsdecode(file.path) for file in self._files)
 
-    def install(self, skip: frozenset[str] = frozenset()) -> None:
+    def install(self, skip: frozenset[str] = frozenset(), umask: int | None = None) -> None:
         """Give every file its name, except those in `skip`. Raises OutputError; files before it are then installed,
-        each whole."""
+        each whole. Who installs often passes the `umask`, which takes a moment to find out."""
         if not self._files:
             return
-        umask = current_umask()
+        if umask is None:
+            umask = current_umask()
         for file in self._files:
             if os.fsdecode(file.path) not in skip:
                 try:

@@ -9,7 +9,7 @@ from rakefarm.client.auction import Auctioneer, Award, NoBid
 from rakefarm.client.farm import Farm
 from rakefarm.client.inputs import Hasher, Manifest, declared_paths
 from rakefarm.client.link import Request
-from rakefarm.client.outputs import Claims, Incoming, OutputError
+from rakefarm.client.outputs import Claims, Incoming, OutputError, current_umask
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.client.report import Report, report_local
 from rakefarm.config import ClientSettings
@@ -41,6 +41,7 @@ class Performer:
         self._auctioneer = Auctioneer(farm, stream, settings.quote_s)
         self._hasher = Hasher()
         self._claims = Claims()
+        self._umask = current_umask()
         self._cancel = os.eventfd(0, os.EFD_CLOEXEC)
         self.cancelled = False
 
@@ -188,7 +189,7 @@ class Performer:
         for path in shared:
             self.warn(f"two actions of set {planned.set_name!r} make {path}; the last in the file wins")
         try:
-            incoming.install(skip)
+            incoming.install(skip, self._umask)
         except OutputError as error:
             report.outcome, report.detail = Outcome.FAILED, str(error)
             return

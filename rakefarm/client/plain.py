@@ -10,7 +10,7 @@ stream are dropped in silence, so that the caller can go on and end the build in
 
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, TextIO, cast
 
 from msgspec import Struct
@@ -145,9 +145,16 @@ class Narrator:
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
         self._verbose = 0 if quiet else verbose
         self._quiet = quiet
+        # Most events of a build are those that nothing is said of, and they must cost next to nothing.
+        self._told: set[type[Event]] = {ActionFinished, HostLeftOut, Notice}
+        self._told |= {ActionPlaced, ActionRetried} if self._verbose >= 1 else set()
+        self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
-    def lines(self, event: Event, row: ActionRow | None) -> Iterator[Line]:
+    def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
         """What to say about the event; `row` is what the board's `apply` returned for it."""
+        return self._lines(event, row) if type(event) in self._told else ()
+
+    def _lines(self, event: Event, row: ActionRow | None) -> Iterator[Line]:
         match event:
             case ActionFinished(outcome="failed"):
                 yield Line(self._ending(event, row), "failed:", "red")
@@ -162,14 +169,14 @@ class Narrator:
             case Notice():
                 colour = "red" if event.level == "error" else "yellow"
                 yield Line(safe_text(event.text), f"{safe_text(event.level)}:", colour, "rakefarm: ")
-            case ActionPlaced() if self._verbose >= 1:
+            case ActionPlaced():
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                 price = "" if event.price is None else f" at {price_text(event.price)}"
                 yield Line(f"{self._who(event.action, row)}: on {safe_text(event.host)}{price}{again}")
-            case ActionRetried() if self._verbose >= 1:
+            case ActionRetried():
                 reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
                 yield Line(f"{self._who(event.action, row)}: {reason}", "again:", "yellow")
-            case QuoteReceived() if self._verbose >= 2:
+            case QuoteReceived():
                 answer = f"declined: {safe_text(event.reason)}"
                 if event.price is not None:
                     answer = f"asks {price_text(event.price)}"

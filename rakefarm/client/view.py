@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
-from rakefarm.client.jsonlines import JsonLines
 from rakefarm.client.plain import Channel, OutputClosedError, PlainView, Stream, ViewError
 from rakefarm.events import Event
 
@@ -97,11 +96,11 @@ def open_view(
     out, err = Channel("standard output", stdout), Channel("standard error", stderr)
     parts: list[Part] = []
     screen_out: Channel | None = out
-    if json_target == JSON_ON_STDOUT:
-        parts.append(JsonLines(out))
-        screen_out = None
-    elif json_target is not None:
-        parts.append(JsonLines.open(json_target))
+    if json_target is not None:
+        from rakefarm.client.jsonlines import JsonLines
+
+        parts.append(JsonLines(out) if json_target == JSON_ON_STDOUT else JsonLines.open(json_target))
+        screen_out = None if json_target == JSON_ON_STDOUT else out
     colour = wants_colour(color, environ, err)
     # Lines of JSON cannot share a terminal with a table.
     drawable = screen_out is not None or not out.same_place(err)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from rakefarm.logs import logger
-from rakefarm.server.executor import Ended, Job
 from rakefarm.server.executors import Executor, ExecutorLost
+from rakefarm.server.job import Ended, Job
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.slots import LOOK_AGAIN_S
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
@@ -33,13 +33,11 @@ from rakefarm.wire.messages import (
     Stderr,
     Stdout,
     Supplied,
-    Variable,
 )
 from rakefarm.wire.paths import check_path, show
 
 BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
-CANCEL_S = 5.0
 SUPPLY_S = 60.0
 """A client that sends nothing for this long while it is its turn to send files is gone."""
 PASSED_VARIABLES = (b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH")
@@ -212,7 +210,7 @@ class Action:
             command=self._request.command,
             directory=directory.box,
             spill_directory=directory.tmp,
-            environment=tuple([Variable(name, value) for name, value in variables.items()]),
+            environment=variables,
             timeout_s=self._request.timeout_s,
         )
 
@@ -275,6 +273,7 @@ class Action:
                 pieces = iter([data]) if len(data) == size else _read_pieces(next(handed))
                 self._transport.gather_pieces(message, size, pieces)
         for file in made:
+            directory.expect(file.path)
             self._send_output(file)
         offer = self._talk.quote(self._request.kind, self._request.needs, 0)
         self._transport.send(Delivered((offer.offer,) if isinstance(offer, Quote) else ()))

@@ -22,92 +22,16 @@ import socket
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
-from msgspec import Struct
-
 from rakefarm import process
 from rakefarm.logs import logger
-from rakefarm.wire.codec import U64, structure_codec
-from rakefarm.wire.messages import Variable
+from rakefarm.server.job import INLINE_BYTES, Ended, Job, receive_job, send_ended
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
 CLONE_NEWPID = 0x20000000
-RECORD_BYTES = 8192
-"""Most records are read at once; what is longer takes a second read."""
 LAST_DESCRIPTOR = (1 << 31) - 1
-INLINE_BYTES = 256 << 10
-"""Output up to this size travels inside the answer; more is handed over as an open file."""
 
-
-class Job(Struct, frozen=True):
-    """What an executor runs: the command, where, with which variables, and for how long (seconds, 0: no limit)."""
-
-    command: bytes
-    directory: bytes
-    spill_directory: bytes
-    environment: tuple[Variable, ...]
-    timeout_s: float
-
-
-class Ended(Struct, frozen=True):
-    """How it went. `outcome` is exited, signalled, timed_out, cancelled or could_not_start.
-
-    `stdout` and `stderr` are complete when as long as their sizes say, else the rest is in the file handed over.
-    """
-
-    outcome: str
-    status: int
-    detail: str
-    elapsed_s: float
-    cpu_s: float
-    peak_memory_bytes: int
-    stdout_bytes: int
-    stderr_bytes: int
-    stdout: bytes
-    stderr: bytes
-
-
-_encode_job, _decode_job = structure_codec(Job)
-_encode_ended, _decode_ended = structure_codec(Ended)
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def send_record(sock: socket.socket, data: bytes, descriptors: list[int] | None = None) -> None:
-    """Write one size-prefixed record, handing over open descriptors with its first byte."""
-    record = U64.pack(len(data)) + data
-    sent = socket.send_fds(sock, [record], descriptors) if descriptors else sock.send(record)
-    if sent < len(record):
-        sock.sendall(memoryview(record)[sent:])
-
-
-def receive_record(sock: socket.socket, descriptors: int = 0) -> tuple[bytes, list[int]] | None:
-    """Read one record and the descriptors that came with it; None when the peer is gone."""
-    data, handed, _, _ = socket.recv_fds(sock, RECORD_BYTES, descriptors)
-    for descriptor in handed:
-        os.set_inheritable(descriptor, False)
-    if not data:
-        return None
-    parts, have, size = [data], len(data), U64.unpack_from(data)[0] + 8
-    while have < size:
-        data = sock.recv(min(size - have, 1 << 20))
-        if not data:
-            for descriptor in handed:
-                os.close(descriptor)
-            return None
-        parts.append(data)
-        have += len(data)
-    return b"".join(parts)[8:], handed
-
-
-def encode_job(job: Job) -> bytes:
-    """A job's bytes."""
-    return _encode_job(job)
-
-
-def decode_ended(data: bytes) -> Ended:
-    """An answer from its bytes. Raises `Malformed`."""
-    ended: Ended = _decode_ended(data)
-    return ended
 
 
 # --- in the nursery -------------------------------------------------------------------------------------
@@ -270,12 +194,12 @@ def _execute_jobs(sock: socket.socket, end_strays: Callable[[], None]) -> None:
 
 def _execute_next(sock: socket.socket, end_strays: Callable[[], None]) -> bool:
     """Run one job; nothing of it is held afterwards. False when the worker is gone."""
-    record = receive_record(sock)
-    if record is None:
+    job = receive_job(sock)
+    if job is None:
         return False
-    ended, descriptors = _execute(_decode_job(record[0]), sock, end_strays)
+    ended, descriptors = _execute(job, sock, end_strays)
     try:
-        send_record(sock, _encode_ended(ended), descriptors)
+        send_ended(sock, ended, descriptors)
     except OSError:
         return False
     for descriptor in descriptors:
@@ -288,7 +212,7 @@ def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None]) -> t
         os.chdir(job.directory)
         completed = process.run(
             job.command,
-            {variable.name: variable.value for variable in job.environment},
+            job.environment,
             cancel=sock.fileno(),
             timeout_s=job.timeout_s or None,
             spill_directory=job.spill_directory,
@@ -296,7 +220,7 @@ def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None]) -> t
         )
     except OSError as error:
         end_strays()
-        return Ended("could_not_start", 0, error.strerror or str(error), 0.0, 0.0, 0, 0, 0, b"", b""), []
+        return Ended("could_not_start", detail=error.strerror or str(error)), []
     match completed.ending:
         case process.Exited(status):
             outcome, number, detail = "exited", status, ""
@@ -337,14 +261,19 @@ def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None]) -> t
 
 
 def _end_namespace() -> None:
-    """As process 1 of the namespace: kill everything else in it and wait until it is gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
-    while True:
-        try:
+    """As process 1 of the namespace: kill everything else in it and wait until it is gone.
+
+    Whoever loses its parent in here becomes our child, so without children we are alone, and need not have the kernel
+    look through every process of the machine, which kill(-1) does.
+    """
+    try:
+        os.waitpid(-1, os.WNOHANG)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        while True:
             os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+    except ChildProcessError:
+        return
 
 
 def _end_subreaped() -> None:

@@ -9,16 +9,8 @@ import threading
 
 from msgspec import Struct
 
-from rakefarm.server.executor import (
-    Ended,
-    Job,
-    decode_ended,
-    encode_job,
-    receive_record,
-    run_nursery,
-    send_record,
-)
-from rakefarm.wire.errors import Malformed
+from rakefarm.server.executor import run_nursery
+from rakefarm.server.job import Ended, Job, RecordError, receive_ended, send_job
 
 
 class ExecutorLost(Exception):
@@ -36,27 +28,21 @@ class Executor(Struct, frozen=True):
     def start(self, job: Job) -> None:
         """Have it run `job`. Raises ExecutorLost."""
         try:
-            send_record(self.socket, encode_job(job))
+            send_job(self.socket, job)
         except OSError as error:
             raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
 
     def finish(self) -> tuple[Ended, list[int]]:
         """Wait for the end: how it went, and open files of the outputs too long to be in it. Raises ExecutorLost."""
         try:
-            record = receive_record(self.socket, 2)
+            answer = receive_ended(self.socket)
         except OSError as error:
             raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
-        if record is None:
-            raise ExecutorLost("the executor was killed")
-        try:
-            return decode_ended(record[0]), record[1]
-        except Malformed as error:
+        except RecordError as error:
             raise ExecutorLost(f"the executor's answer can't be read: {error}") from error
-
-    def cancel(self) -> None:
-        """Have it kill the command it runs; `finish` answers soon."""
-        with contextlib.suppress(OSError):
-            self.socket.send(b"x")
+        if answer is None:
+            raise ExecutorLost("the executor was killed")
+        return answer
 
     def kill(self) -> None:
         """End the process, and with it, by the kernel or the nursery, all that it runs."""

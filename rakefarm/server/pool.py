@@ -22,6 +22,7 @@ from rakefarm.server.sandbox import ServerDirectory, remove_tree
 from rakefarm.server.scoreboard import Cell, Scoreboard
 from rakefarm.server.slots import Slots
 from rakefarm.server.worker import BOOT_FAILED, exit_child, run_worker
+from rakefarm.wire import codec
 
 YOUNG_S = 2.0
 PAUSE_S = 0.05
@@ -78,6 +79,7 @@ class Pool:
 
     def start(self) -> None:
         """Start all workers."""
+        codec.compile_all()
         gc.freeze()  # so that a collection in a worker does not copy the pages we share
         for number in range(self.settings.workers):
             self._start_worker(number)

@@ -124,6 +124,7 @@ class ActionDirectory:
         self.box = path + b"/box"
         self.tmp = path + b"/tmp"
         self._made: set[bytes] = set()
+        self._expected: set[bytes] = set()
         os.mkdir(path, 0o700)
         os.mkdir(self.box, 0o700)
         os.mkdir(self.tmp, 0o700)
@@ -134,11 +135,20 @@ class ActionDirectory:
         if cut > 0 and path[:cut] not in self._made:
             os.makedirs(self.box + b"/" + path[:cut], exist_ok=True)
             self._made.add(path[:cut])
+        self.expect(path)
         return self.box + b"/" + path
+
+    def expect(self, path: bytes) -> None:
+        """A file that `remove` will find; where it finds no other, it need not look for any."""
+        # Only names at the top: a directory on the way may be a link by now.
+        if b"/" not in path:
+            self._expected.add(path)
 
     def remove(self) -> None:
         """Remove it, whatever the command left there."""
         try:
+            for path in self._expected:
+                os.unlink(self.box + b"/" + path)
             os.rmdir(self.tmp)
             os.rmdir(self.box)
             os.rmdir(self.path)

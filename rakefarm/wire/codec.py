@@ -13,6 +13,7 @@ took four times as long: neighbouring numbers become one `struct` call, sizes in
 import math
 import struct
 from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
@@ -25,6 +26,10 @@ Decoder = Callable[[bytes], Any]
 
 U64 = struct.Struct(">Q")
 HEADER_BYTES = 8
+REMEMBERED = (messages.Variable, messages.Need)
+"""Lists of these are converted once and remembered: they are the same in one action after another."""
+REMEMBERED_LISTS = 64
+REMEMBERED_LENGTH = 4096
 NUMBERS = {int: "Q", float: "d"}
 
 
@@ -68,19 +73,31 @@ def split_payloads(data: bytes) -> list[bytes]:
 
 def _list_codec(item: Any) -> tuple[Encoder, Decoder]:
     encode_item, decode_item = _field_codec(item)
+    pack_size = U64.pack
 
     def encode(values: tuple[Any, ...]) -> bytes:
-        parts = []
+        parts: list[bytes] = []
         for value in values:
             data = encode_item(value)
-            parts.append(U64.pack(len(data)))
-            parts.append(data)
+            parts += (pack_size(len(data)), data)
         return b"".join(parts)
 
     def decode(data: bytes) -> tuple[Any, ...]:
-        return tuple([decode_item(part) for part in split_payloads(data)])
+        return tuple([decode_item(part) for part in split_payloads(data)]) if data else ()
 
+    if item in REMEMBERED:
+        return _remembered(encode), _remembered(decode)
     return encode, decode
+
+
+def _remembered(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same, with its last results kept: they are immutable, and one client says the same with every action."""
+    kept = lru_cache(maxsize=REMEMBERED_LISTS)(convert)
+
+    def look_up(value: Any) -> Any:
+        return kept(value) if len(value) <= REMEMBERED_LENGTH else convert(value)
+
+    return look_up
 
 
 def _field_codec(annotation: Any) -> tuple[Encoder, Decoder]:
@@ -176,9 +193,18 @@ def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
     return scope["encode"], scope["decode"]
 
 
-_CODECS: dict[messages.MessageType, tuple[Encoder, Decoder]] = {
-    number: structure_codec(cls) for number, cls in messages.CLASSES.items()
-}
+@cache
+def _codec(number: messages.MessageType) -> tuple[Encoder, Decoder]:
+    """Made when first needed: compiling takes half a millisecond a message, and a client uses half of them."""
+    return structure_codec(messages.CLASSES[number])
+
+
+def compile_all() -> None:
+    """Make every codec now, in a process that others will be forked from."""
+    for number in messages.MessageType:
+        _codec(number)
+
+
 _HEADS = {number: U64.pack(number) for number in messages.MessageType}
 
 PAYLOAD_COUNTS: dict[messages.MessageType, int] = {
@@ -194,11 +220,11 @@ def encode(message: messages.Message, body_bytes: int | None = None) -> bytes:
     """
     number = messages.TYPES[type(message)]
     assert (body_bytes is not None) == (number in messages.STREAMED), f"{number.name}: body or not?"
-    head = _HEADS[number] + _CODECS[number][0](message)
+    head = _HEADS[number] + _codec(number)[0](message)
     return head if body_bytes is None else head + U64.pack(body_bytes)
 
 
 def decode(number: messages.MessageType, payloads: bytes) -> messages.Message:
     """The message of this type from its payloads, sizes included, without its body. Raises Malformed."""
-    message: messages.Message = _CODECS[number][1](payloads)
+    message: messages.Message = _codec(number)[1](payloads)
     return message

@@ -7,6 +7,7 @@ before any of the bytes that they announce. After an error the connection is clo
 """
 
 from collections import deque
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -16,9 +17,20 @@ from rakefarm.wire.messages import STREAMED, TYPES, Message, MessageType
 from rakefarm.wire.state import SPEAKER, TRANSITIONS, Role, State
 
 STORY_LENGTH = 6
+unpack_u64 = codec.U64.unpack_from
 _TYPES = {int(number): number for number in MessageType}
 _SENT = {number: f">{number.name}" for number in MessageType}
 _RECEIVED = {number: f"<{number.name}" for number in MessageType}
+
+_INCOMING: dict[Role, dict[tuple[State, int], tuple[MessageType, State]]] = {
+    role: {
+        (state, int(number)): (number, following)
+        for (state, sender, number), following in TRANSITIONS.items()
+        if sender is role
+    }
+    for role in Role
+}
+"""The table of `state` by what comes off the wire: for each sender, the state and the eight bytes of a type."""
 
 
 class Limits(Struct, frozen=True):
@@ -47,6 +59,8 @@ class Connection:
 
     def __init__(self, role: Role, limits: Limits | None = None) -> None:
         self.role = role
+        self._peer = role.peer
+        self._incoming = _INCOMING[role.peer]
         self.state = State.GREETING
         self._limits = limits or Limits()
         self._buffer = Buffer()
@@ -139,26 +153,30 @@ class Connection:
         return Body(data, self._incoming_body)
 
     def _next_message(self) -> Message | None:
-        number = self._buffer.peek_u64(0)
-        if number is None:
-            foreign.check_prefix(self._buffer.peek(8), self.state)
+        buffer = self._buffer
+        if len(buffer) < codec.HEADER_BYTES:
+            foreign.check_prefix(buffer.peek(8), self.state)
             return None
-        message_type = self._check_type(number)
+        number: int = unpack_u64(buffer.data, buffer.start)[0]
+        entry = self._incoming.get((self.state, number))
+        if entry is None:
+            self._refuse_type(number)
+        message_type, following = entry
         end = self._find_end(message_type)
         if end is None:
             return None
         streamed = message_type in STREAMED
         body_bytes = 0
         if streamed:
-            announced = self._buffer.peek_u64(end)
+            announced = buffer.peek_u64(end)
             if announced is None:
                 return None
             body_bytes = announced
             self._check_size(message_type, body_bytes, self._limits.body)
-        data = self._buffer.take(end + (codec.HEADER_BYTES if streamed else 0))
+        data = buffer.take(end + (codec.HEADER_BYTES if streamed else 0))
         assert data is not None
         message = codec.decode(message_type, data[codec.HEADER_BYTES : end])
-        self.state = TRANSITIONS[self.state, self.role.peer, message_type]
+        self.state = following
         self._incoming_body = body_bytes
         self._story.append(_RECEIVED[message_type])
         return message
@@ -168,33 +186,36 @@ class Connection:
         """How many bytes of the body of the message just received are still to come."""
         return self._incoming_body
 
-    def _check_type(self, number: int) -> MessageType:
+    def _refuse_type(self, number: int) -> NoReturn:
         message_type = _TYPES.get(number)
         if message_type is None:
             raise errors.UnknownMessage(foreign.describe(self._buffer.peek(64), self.state))
-        if (self.state, self.role.peer, message_type) not in TRANSITIONS:
-            raise errors.IllegalMessage(
-                f"{self.role.peer.value} may not send {message_type.name}", message_type=message_type.name
-            )
-        return message_type
+        raise errors.IllegalMessage(
+            f"{self._peer.value} may not send {message_type.name}", message_type=message_type.name
+        )
 
     def _find_end(self, message_type: MessageType) -> int | None:
         """Where the payloads end, counted from the front; None when a size field is still missing.
 
         Every size is checked as soon as its eight bytes are there, however far away its payload is.
         """
-        greeting = self.state in (State.GREETING, State.ADMITTING)
+        greeting = self.state is State.GREETING or self.state is State.ADMITTING
         payload_limit = self._limits.greeting if greeting else self._limits.payload
         message_limit = self._limits.greeting if greeting else self._limits.message
-        position = codec.HEADER_BYTES
+        data, start = self._buffer.data, self._buffer.start
+        available = len(data)
+        position = start + codec.HEADER_BYTES
+        # The one loop that every message goes through: plain arithmetic, and no call that can be had without.
         for _ in range(codec.PAYLOAD_COUNTS[message_type]):
-            size = self._buffer.peek_u64(position)
-            if size is None:
+            if position + 8 > available:
                 return None
-            self._check_size(message_type, size, payload_limit)
+            size = unpack_u64(data, position)[0]
             position += 8 + size
-            self._check_size(message_type, position, message_limit)
-        return position if position <= len(self._buffer) else None
+            if size > payload_limit:
+                self._check_size(message_type, size, payload_limit)
+            if position - start > message_limit:
+                self._check_size(message_type, position - start, message_limit)
+        return position - start if position <= available else None
 
     def _check_size(self, message_type: MessageType, size: int, limit: int) -> None:
         if size > limit:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ import psutil
 import pytest
 
 from rakefarm import process
-from rakefarm.client import local
 from rakefarm.client.inputs import Hasher
 from rakefarm.client.local import LocalResult, needs_staging, run_here, run_staged
 from rakefarm.client.outputs import Incoming
@@ -25,7 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, and a place for temporary ones beside it."""
     (tmp_path / "tmp").mkdir()
     (tmp_path / "project").mkdir()
-    monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.chdir(tmp_path / "project")
     yield tmp_path / "project"
     assert os.listdir(tmp_path / "tmp") == [], "a staging directory was left"

@@ -321,7 +321,7 @@ def check_events(told: list[Event], actions: int) -> None:
     classes = {cls.name: cls for cls in events.Event.__subclasses__()}
     for event in told:
         cls = classes[str(event["event"])]
-        assert set(event) == {"schema", "event", *cls.__struct_fields__}
+        assert set(event) == {"schema", "event", "at", *cls.__struct_fields__} - {"at_ns"}
         assert event["schema"] == events.SCHEMA_VERSION
     assert len({event["run_id"] for event in told}) == 1
     times = [event["time_s"] for event in told]

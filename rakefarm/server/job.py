@@ -1,0 +1,130 @@
+"""What a worker and its executors say to each other: a Job, then how it Ended, as records on a socket of their own.
+
+A record is its size, 8 bytes big-endian, and msgpack: both ends are of one release and on one machine, so the
+library's own form serves, which it reads and writes ten times as fast as we do the protocol's. Output too long for a
+record travels as an open file beside it.
+"""
+
+import os
+import socket
+import struct
+
+import msgspec
+from msgspec import Struct
+
+_SIZE = struct.Struct(">Q")
+RECORD_BYTES = 8192
+"""Most records are read at once; what is longer takes a second read."""
+INLINE_BYTES = 256 << 10
+"""Output up to this size travels inside the answer; more is handed over as an open file."""
+LONGEST_ENDED_BYTES = 2 * INLINE_BYTES + (64 << 10)
+LONGEST_JOB_BYTES = 64 << 20
+
+
+class Job(Struct, frozen=True, array_like=True):
+    """What an executor runs: the command, where, with which variables, and for how long (seconds, 0: no limit)."""
+
+    command: bytes
+    directory: bytes
+    spill_directory: bytes
+    environment: dict[bytes, bytes]
+    timeout_s: float
+
+
+class Ended(Struct, frozen=True, array_like=True):
+    """How it went. `outcome` is exited, signalled, timed_out, cancelled or could_not_start.
+
+    `stdout` and `stderr` are complete when as long as their sizes say, else the rest is in the file handed over.
+    """
+
+    outcome: str
+    status: int = 0
+    detail: str = ""
+    elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class RecordError(Exception):
+    """A record that can't be read: the process at the other end is not to be trusted any more."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_job = msgspec.msgpack.Decoder(Job).decode
+_decode_ended = msgspec.msgpack.Decoder(Ended).decode
+
+
+def send_job(sock: socket.socket, job: Job) -> None:
+    """In a worker: have the executor at the other end run `job`. Raises OSError."""
+    _send(sock, _encode(job), [])
+
+
+def receive_job(sock: socket.socket) -> Job | None:
+    """In an executor: the next job; None when the worker is gone. Raises OSError or RecordError."""
+    record = _receive(sock, 0, LONGEST_JOB_BYTES)
+    if record is None:
+        return None
+    try:
+        return _decode_job(record[0])
+    except msgspec.MsgspecError as error:
+        raise RecordError(str(error)) from error
+
+
+def send_ended(sock: socket.socket, ended: Ended, files: list[int]) -> None:
+    """In an executor: the answer, with the open files of what is too long for it. Raises OSError."""
+    _send(sock, _encode(ended), files)
+
+
+def receive_ended(sock: socket.socket) -> tuple[Ended, list[int]] | None:
+    """In a worker: the answer and the open files that came with it; None when the executor is gone.
+
+    Raises OSError or RecordError.
+    """
+    record = _receive(sock, 2, LONGEST_ENDED_BYTES)
+    if record is None:
+        return None
+    try:
+        return _decode_ended(record[0]), record[1]
+    except msgspec.MsgspecError as error:
+        _close(record[1])
+        raise RecordError(str(error)) from error
+
+
+def _send(sock: socket.socket, data: bytes, files: list[int]) -> None:
+    record = _SIZE.pack(len(data)) + data
+    sent = socket.send_fds(sock, [record], files) if files else sock.send(record)
+    if sent < len(record):
+        sock.sendall(memoryview(record)[sent:])
+
+
+def _receive(sock: socket.socket, files: int, longest: int) -> tuple[bytes, list[int]] | None:
+    handed: list[int] = []
+    if files:
+        data, handed, _, _ = socket.recv_fds(sock, RECORD_BYTES, files)
+        for descriptor in handed:
+            os.set_inheritable(descriptor, False)
+    else:
+        data = sock.recv(RECORD_BYTES)
+    size = _SIZE.unpack_from(data)[0] if len(data) >= _SIZE.size else longest + 1 if data else 0
+    if size > longest:
+        _close(handed)
+        raise RecordError(f"a record of {size} bytes, the limit is {longest}")
+    missing = size + _SIZE.size - len(data)
+    parts = [data]
+    while missing > 0:
+        more = sock.recv(min(missing, INLINE_BYTES)) if data else b""
+        if not more:
+            _close(handed)
+            return None
+        parts.append(more)
+        missing -= len(more)
+    return b"".join(parts)[_SIZE.size :], handed
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
