@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from msgspec import structs
 
@@ -19,9 +20,16 @@ from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_
 FALLBACKS = ("next", "local", "never")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is for who asks for it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(int(ExitStatus.USAGE), f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`rakefarm COMMAND …`; answers the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rakefarm",
         description="Compile and link across every idle core of a lab, placed by live cost quotes.",
     )
@@ -38,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_main(arguments: Sequence[str] | None = None) -> int:
     """`rake-p`; answers the exit status."""
-    parser = argparse.ArgumentParser(prog="rake-p", description="Run a Rakefile on the farm.")
+    parser = _Parser(prog="rake-p", description="Run a Rakefile on the farm.")
     parser.add_argument("--version", action="version", version=f"rake-p {__version__}")
     _add_build_arguments(parser)
     parser.set_defaults(run=_build)
@@ -47,7 +55,7 @@ def build_main(arguments: Sequence[str] | None = None) -> int:
 
 def serve_main(arguments: Sequence[str] | None = None) -> int:
     """`rakeserver`; answers the exit status."""
-    parser = argparse.ArgumentParser(prog="rakeserver", description="Run commands for the clients of the farm.")
+    parser = _Parser(prog="rakeserver", description="Run commands for the clients of the farm.")
     _add_serve_arguments(parser)
     parser.set_defaults(run=_serve)
     return _run(parser, arguments)

@@ -20,13 +20,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def complaint_of(capfd: pytest.CaptureFixture[str], *options: str) -> str:
-    """The last line on standard error of a use that is refused."""
+    """The one line on standard error of a use that is refused."""
     assert cli.build_main(options) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert not Path("ran").exists()
     assert err.endswith("\n") and "Traceback" not in err
-    return err.splitlines()[-1]
+    (line,) = err.splitlines()
+    return line
 
 
 def test_a_right_use_runs_it() -> None:

@@ -10,6 +10,7 @@ stream are dropped in silence, so that the caller can go on and end the build in
 
 import os
 import select
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, TextIO, cast
 
@@ -37,6 +38,8 @@ from rakefarm.events import (
 )
 
 Stream = BinaryIO | TextIO | int
+NOT_RUN_LINES = 3
+"""Actions that are named when one reason (the whole farm is gone, say) keeps many from being run."""
 COLOUR_CODES = {"red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
 
 
@@ -145,8 +148,9 @@ class Narrator:
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
         self._verbose = 0 if quiet else verbose
         self._quiet = quiet
+        self._not_run: Counter[str] = Counter()  # by reason
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
-        self._told: set[type[Event]] = {ActionFinished, HostLeftOut, Notice}
+        self._told: set[type[Event]] = {ActionFinished, HostLeftOut, Notice, BuildFinished}
         self._told |= {ActionPlaced, ActionRetried} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
@@ -159,7 +163,15 @@ class Narrator:
             case ActionFinished(outcome="failed"):
                 yield Line(self._ending(event, row), "failed:", "red")
             case ActionFinished(outcome="not_run"):
-                yield Line(self._ending(event, row), "not run:", "red")
+                self._not_run[event.detail] += 1
+                if self._not_run[event.detail] <= NOT_RUN_LINES:
+                    yield Line(self._ending(event, row), "not run:", "red")
+            case BuildFinished():
+                for reason, count in self._not_run.items():
+                    if count > NOT_RUN_LINES:
+                        yield Line(
+                            f"{count - NOT_RUN_LINES} more for the same reason: {safe_text(reason)}", "not run:", "red"
+                        )
             case HostLeftOut():
                 text = f"{safe_text(event.host)} left out: {safe_text(event.reason)}"
                 yield Line(text, "warning:", "yellow", "rakefarm: ")

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import sys
@@ -46,6 +47,7 @@ def run_worker(
     _give_memory_back()
     try:
         executors = Executors([channel])
+        _raise_open_files()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
         worker_slots = slots.open()
@@ -65,6 +67,13 @@ def run_worker(
         executors.end_all()
         sandbox.remove()
     return 0
+
+
+def _raise_open_files() -> None:
+    """Let us hold as many connections as the system allows; each is one open file, each command a few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _give_memory_back() -> None:

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from rakefarm.client import live
 from rakefarm.client.board import Board
-from rakefarm.client.live import MAX_HOSTS, MAX_ROWS, Frame, LiveView, divide
+from rakefarm.client.frame import MAX_HOSTS, MAX_ROWS, Frame, divide
+from rakefarm.client.live import LiveView
 from rakefarm.client.plain import Channel
 from rakefarm.client.view import OutputClosedError, open_view
 from rakefarm.events import (

@@ -59,6 +59,18 @@ def test_what_the_farm_could_not_run():
     ]
 
 
+def test_one_reason_that_keeps_many_from_running_is_not_told_for_each():
+    ended = [ActionFinished(action=n, host="", outcome="not_run", detail="lab1: refused") for n in range(1, 8)]
+    other = ActionFinished(action=9, host="", outcome="not_run", detail="lab2: no tool")
+    finished = BuildFinished(exit_status=3, succeeded=0, failed=8, not_started=0, elapsed_s=1.0)
+    said = [line for line in lines(*ended, other, finished) if line.startswith("not run:")]
+    assert said == [
+        *(f"not run: action {n}: lab1: refused" for n in (1, 2, 3)),
+        "not run: action 9: lab2: no tool",
+        "not run: 4 more for the same reason: lab1: refused",
+    ]
+
+
 @pytest.mark.parametrize("progress", ["plain", "none"])
 def test_notices_and_hosts_left_out(progress):
     said = lines(

@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from farm_vocabulary import Event, Project, commands_on, outputs_of, places_of
-from server_vocabulary import Server
+from server_vocabulary import ROOT, Server
 
 from rakefarm import events
 from rakefarm.client.rakefile import read_rakefile
@@ -68,6 +69,31 @@ def test_an_example_is_built_as_it_is_here(
     assert built.status == 0, built.stderr
     assert contents(project, before) == built_here(example)
     assert built.says("an embedded farm runs on this machine's cores") is (servers == 0)
+
+
+def test_the_farm_of_three_that_one_command_starts_builds_it_too(
+    project: Project, built_here: Callable[[str], dict[str, tuple[bytes, bool]]]
+) -> None:
+    """`configs/three-on-loopback.py`, as the README has people start it; it ends with its standard input."""
+    copy_example(project, "tally", keep_hosts=False)
+    before = project.names()
+    script = subprocess.Popen(
+        [sys.executable, str(ROOT / "configs/three-on-loopback.py"), "--slots", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=project.environment({}),
+        text=True,
+    )
+    with script:
+        assert script.stdin and script.stdout
+        hosts = script.stdout.readline().removeprefix("HOSTS =").split()
+        assert len(hosts) == 3
+        built = project.build("--json", hosts=hosts)
+        script.stdin.close()
+        assert script.wait(30) == 0
+    assert built.status == 0, built.stderr
+    assert contents(project, before) == built_here("tally")
+    assert set(places_of(built.events())) == {*hosts, "local"}, "every server had its part"
 
 
 # --- exit statuses --------------------------------------------------------------------------------------
