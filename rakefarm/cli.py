@@ -136,6 +136,10 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
     parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
     parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
+    parser.add_argument(
+        "--policy", metavar="NAME", help="how hosts are chosen: plan (default), lowest, … or FILE.py:NAME"
+    )
+    parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
     parser.add_argument("--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="when to use colour")
     parser.add_argument(
@@ -151,12 +155,14 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.build import build
     from rakefarm.client.plain import OutputClosedError, ViewError
+    from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
     from rakefarm.client.rakefile_model import RakefileError
     from rakefarm.client.view import open_view
     from rakefarm.embedded import EmbeddedFailed, embedded_farm
 
     settings = _client_settings(options, environ)
+    make_policy = find_policy(settings.policy)
     if options.directory is not None:
         try:
             os.chdir(options.directory)
@@ -193,6 +199,7 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 [view],
                 keep_going=options.keep_going,
                 embedded=lambda: embedded_farm(environ, settings.jobs),
+                make_policy=make_policy,
             )
     except OutputClosedError:
         # Whoever read our output is gone; the shell calls this status of a writer 128 + SIGPIPE.
@@ -216,6 +223,13 @@ def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) ->
     if fallback not in FALLBACKS:
         raise ConfigError(f"fallback {fallback!r}: choose one of {', '.join(FALLBACKS)}")
     changes["fallback"] = fallback
+    policy = options.policy or environ.get("RAKEFARM_POLICY")
+    if policy:
+        changes["policy"] = policy
+    if options.seed is not None:
+        if not (options.seed.isascii() and options.seed.isdecimal() and len(options.seed) <= 18):
+            raise ConfigError(f"--seed {options.seed}: not a whole number")
+        changes["seed"] = int(options.seed)
     given = options.hosts or environ.get("RAKEFARM_HOSTS")
     if given:
         changes["hosts"] = (given,)

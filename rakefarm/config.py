@@ -10,13 +10,23 @@ from typing import Any, TypeVar, get_type_hints
 
 from msgspec import Struct, field, structs
 
-from rakefarm.market.bid import Coefficients, parse_size
+from rakefarm.market.bid import Coefficients
+from rakefarm.market.needs import parse_size
 
 DEFAULT_PORT = 6238
 
 
 class ConfigError(Exception):
     """The configuration can't be used; the text names the file, the key and what is right."""
+
+
+class Emulation(Struct, frozen=True):
+    """A pretended machine, for experiments: what to say instead of what psutil says. 0 cores or speed: the real ones;
+    negative busy cores: the real ones."""
+
+    cores: int = 0
+    speed: float = 0.0
+    busy_cores: float = 0.0
 
 
 class ServerSettings(Struct, frozen=True):
@@ -36,7 +46,9 @@ class ServerSettings(Struct, frozen=True):
     environment: tuple[str, ...] = ()
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     verbose: bool = False
+    quiet_hours: str = ""
     price: Coefficients = field(default_factory=Coefficients)
+    emulate: Emulation = field(default_factory=Emulation)
 
 
 class ClientSettings(Struct, frozen=True):
@@ -49,6 +61,8 @@ class ClientSettings(Struct, frozen=True):
     connect_s: float = 3.0
     quote_s: float = 3.0
     attempts: int = 4
+    policy: str = "plan"
+    seed: int | None = None
     environment: tuple[str, ...] = ()
 
 

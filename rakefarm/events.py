@@ -105,13 +105,15 @@ class QuoteReceived(Event, frozen=True, kw_only=True):
 
 
 class ActionPlaced(Event, frozen=True, kw_only=True):
-    """The auction is over: this host won the action at this price ("local" for an action that runs here)."""
+    """This host has won the action, at this price and with this prediction in seconds from now to its end ("local", and
+    neither, for an action that runs here)."""
 
     name: ClassVar[str] = "action_placed"
     action: int
     host: str
     price: float | None
     attempt: int = 1
+    seconds: float | None = None
 
 
 class ActionPhase(Event, frozen=True, kw_only=True):
@@ -179,7 +181,8 @@ class Notice(Event, frozen=True, kw_only=True):
 
 
 class BuildFinished(Event, frozen=True, kw_only=True):
-    """The last event of a run. `not_started` counts actions of sets that were never begun."""
+    """The last event of a run. `not_started` counts actions of sets that were never begun, `messages` those of the
+    protocol, both ways."""
 
     name: ClassVar[str] = "build_finished"
     exit_status: int
@@ -188,6 +191,7 @@ class BuildFinished(Event, frozen=True, kw_only=True):
     not_started: int
     elapsed_s: float
     interrupted: bool = False
+    messages: int = 0
 
 
 Consumer = Callable[[Event], None]

@@ -6,6 +6,7 @@ write wakes the peer. Bodies of files go from disk to socket and back in pieces;
 
 import contextlib
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -131,6 +132,12 @@ class Transport:
             if self.connection.ended:
                 return None
             self._read()
+
+    def wait_readable(self, seconds: float) -> bool:
+        """Whether something is there to receive within this time."""
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
 
     def receive_ready(self, readable: bool) -> Message | None:
         """The next message without waiting: None when it isn't all there. With `readable`, one read that won't block.

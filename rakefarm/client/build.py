@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from rakefarm.client.dispatch import Dispatcher, Interrupted
+from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
 from rakefarm.client.plan import Outcome, Plan
 from rakefarm.client.rakefile_model import Rakefile, locate
@@ -15,6 +16,7 @@ from rakefarm.config import ClientSettings
 from rakefarm.events import BuildFinished, BuildStarted, Consumer, Notice, Stream
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host
+from rakefarm.market.policy import Policy, View
 
 EmbeddedFarm = Callable[[], AbstractContextManager[Host]]
 """Starts a server on this machine for as long as the context lasts; only the command line knows how."""
@@ -29,6 +31,7 @@ def build(
     *,
     keep_going: bool,
     embedded: EmbeddedFarm,
+    make_policy: Callable[[View], Policy],
 ) -> int:
     """Run the whole of `rakefile` on `hosts`, or on an embedded farm when there are none and one is needed.
 
@@ -38,14 +41,15 @@ def build(
     plan = Plan(rakefile, keep_going)
     started = time.monotonic()
     needs_farm = any(action.remote for action_set in rakefile.sets for action in action_set.actions)
-    interrupted = 0
+    interrupted = messages = 0
     with _signals_raise():
         try:
             if needs_farm and not hosts:
                 with embedded() as host:
-                    _run(plan, rakefile, [host], settings, environ, stream, embedded=True)
+                    messages = _run(plan, rakefile, [host], settings, environ, stream, make_policy, embedded=True)
             else:
-                _run(plan, rakefile, hosts if needs_farm else [], settings, environ, stream, embedded=False)
+                some = hosts if needs_farm else []
+                messages = _run(plan, rakefile, some, settings, environ, stream, make_policy, embedded=False)
         except Interrupted as interruption:
             interrupted = interruption.number
     status = _status(plan, interrupted)
@@ -60,6 +64,7 @@ def build(
             not_started=plan.not_started,
             elapsed_s=time.monotonic() - started,
             interrupted=bool(interrupted),
+            messages=messages,
         )
     )
     return status
@@ -72,8 +77,10 @@ def _run(
     settings: ClientSettings,
     environ: Mapping[str, str],
     stream: Stream,
+    make_policy: Callable[[View], Policy],
     embedded: bool,
-) -> None:
+) -> int:
+    """Answers how many messages of the protocol it took."""
     stream.emit(
         BuildStarted(
             rakefile=rakefile.path,
@@ -90,11 +97,15 @@ def _run(
             Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
     farm = Farm(hosts, settings, environ, stream)
+    experiences = Experiences(environ)
     try:
         farm.start()
-        Dispatcher(plan, farm, settings, environ, stream).run()
+        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences).run()
     finally:
         farm.close()
+        if hosts:
+            experiences.save()
+    return farm.messages
 
 
 def _status(plan: Plan, interrupted: int) -> ExitStatus:

@@ -1,31 +1,38 @@
-"""Runner threads: each does one action at a time, blocking; remote and local actions have runners of their own.
+"""Runner threads: each does one thing at a time, blocking, and then the next.
 
-A runner accounts for its action itself, and only the last of a set wakes whoever waits for the set: a thread that
-is woken for every action takes the interpreter away from those at work, which doubled the client's share of a small
-action.
+Only the last of what was submitted wakes whoever waits for all of it: a thread that is woken for every action takes the
+interpreter away from those at work, which doubled the client's share of a small action. For the same reason a runner
+that, in ending one thing, submits another does it itself.
 """
 
 import queue
 import threading
 import time
 from collections.abc import Callable
-
-from rakefarm.client.plan import PlannedAction
+from typing import Generic, TypeVar
 
 JOIN_S = 1.5
+Item = TypeVar("Item")
 
 
-class Crew:
-    """`perform` runs an action to its end; `idle` is called by a remote runner that finds nothing to do."""
+class _Mine(threading.local, Generic[Item]):
+    """What a runner has submitted for itself."""
 
-    def __init__(self, perform: Callable[[PlannedAction], None], idle: Callable[[], None]) -> None:
+    ending = False
+    following: Item | None = None
+
+
+class Crew(Generic[Item]):
+    """`perform` does one item, in a runner thread; `idle` is called by a runner that finds nothing to do."""
+
+    def __init__(self, name: str, perform: Callable[[Item], None], idle: Callable[[], None] | None = None) -> None:
+        self._name = name
         self._perform = perform
         self._idle = idle
-        self._threads: dict[bool, list[threading.Thread]] = {True: [], False: []}
-        self._queues: dict[bool, queue.SimpleQueue[PlannedAction | None]] = {
-            True: queue.SimpleQueue(),
-            False: queue.SimpleQueue(),
-        }
+        self._threads: list[threading.Thread] = []
+        self._most = 1
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._mine: _Mine[Item] = _Mine()
         self._lock = threading.Lock()
         self._outstanding = 0
         self._stopping = False
@@ -33,25 +40,41 @@ class Crew:
         self._settled = threading.Event()
         self._settled.set()
 
-    def submit(self, planned: PlannedAction) -> None:
-        """Have an action performed by a runner of its sort, as soon as one is free."""
+    @property
+    def error(self) -> BaseException | None:
+        """What a runner met that was not its item's; the first one."""
+        return self._error
+
+    def grow_to(self, most: int) -> None:
+        """Have as many runners as there is work for, up to this."""
+        self._most = max(self._most, most)
+
+    def submit(self, item: Item) -> None:
+        """Have it done by a runner, as soon as one is free."""
         with self._lock:
             self._outstanding += 1
             self._settled.clear()
-        self._queues[planned.action.remote].put(planned)
-
-    def hire(self, remote: bool, wanted: int) -> None:
-        """Have at least `wanted` runners of this sort."""
-        threads = self._threads[remote]
-        for _ in range(wanted - len(threads)):
-            thread = threading.Thread(
-                target=self._work, args=(remote,), name="remote" if remote else "local", daemon=True
-            )
-            threads.append(thread)
+            hire = len(self._threads) < min(self._most, self._outstanding)
+            if hire:
+                self._threads.append(threading.Thread(target=self._work, name=self._name, daemon=True))
+                thread = self._threads[-1]
+        if self._mine.ending and self._mine.following is None and not hire:
+            self._mine.following = item
+            return
+        self._queue.put(item)
+        if hire:
             thread.start()
 
+    def end_with(self, tell: Callable[[], None]) -> None:
+        """In a runner, as the last thing it does for an item: what `tell` submits first is this runner's own."""
+        self._mine.ending = True
+        try:
+            tell()
+        finally:
+            self._mine.ending = False
+
     def wait_settled(self) -> None:
-        """Until every action submitted so far has ended. Raises what a runner met that was not the action's."""
+        """Until everything submitted so far has ended. Raises what a runner met that was not the item's."""
         self._settled.wait()
         if self._error is not None:
             raise self._error
@@ -59,21 +82,18 @@ class Crew:
     def stop(self) -> None:
         """Begin nothing more; wait a little for the runners to end."""
         self._stopping = True
-        threads = [*self._threads[True], *self._threads[False]]
-        for remote, waiting in self._queues.items():
-            for _ in self._threads[remote]:
-                waiting.put(None)
+        for _ in self._threads:
+            self._queue.put(None)
         deadline = time.monotonic() + JOIN_S
-        for thread in threads:
+        for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     # --- in a runner thread ---------------------------------------------------------------------------
 
-    def _work(self, remote: bool) -> None:
-        waiting = self._queues[remote]
-        while not self._stopping and (planned := self._next(waiting)) is not None:
+    def _work(self) -> None:
+        while not self._stopping and (item := self._next()) is not None:
             try:
-                self._perform(planned)
+                self._perform(item)
             except BaseException as error:
                 self._fail(error)
                 return
@@ -82,12 +102,16 @@ class Crew:
                 if not self._outstanding:
                     self._settled.set()
 
-    def _next(self, waiting: "queue.SimpleQueue[PlannedAction | None]") -> PlannedAction | None:
+    def _next(self) -> Item | None:
+        following, self._mine.following = self._mine.following, None
+        if following is not None:
+            return following
         try:
-            return waiting.get_nowait()
+            return self._queue.get_nowait()
         except queue.Empty:
-            self._idle()
-            return waiting.get()
+            if self._idle is not None:
+                self._idle()
+            return self._queue.get()
 
     def _fail(self, error: BaseException) -> None:
         """Handed to the main thread, which ends the build and raises it again; the first one wins."""

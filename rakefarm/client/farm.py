@@ -30,21 +30,24 @@ class Member(Struct):
     host: Host
     name: str
     slots: int = 0
+    cores: int = 0
     idle: list[Link] = field(default_factory=list)
     ready: bool = False
     problem: str = ""
     asked_again_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     sent: set[bytes] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
 
     def knows(self, digests: Iterable[bytes]) -> bool:
         """Whether it has been sent all of this content, as far as we know."""
         return self.sent.issuperset(digests)
 
-    def transfer_seconds(self, digests: Mapping[bytes, int]) -> float:
-        """How long sending what it lacks would take, as far as we know: digests to sizes in bytes."""
-        lacking = sum(size for digest, size in digests.items() if digest not in self.sent)
+    def transfer_seconds(self, sizes: Sequence[tuple[str, int]]) -> float:
+        """How long sending what it lacks of these files (name and size in bytes) would take, as far as we know: by
+        name, since hashing every file for an estimate would take longer than the sending."""
+        lacking = sum([size for name, size in sizes if name not in self.names])
         return lacking / max(self.bandwidth, BANDWIDTH_FLOOR)
 
     def note_sent(self, size: int, seconds: float) -> None:
@@ -65,6 +68,8 @@ class Farm:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._in_use: set[Link] = set()
+        self.messages = 0
+        """Messages of the protocol, both ways, on links that are closed by now."""
         self.members = [Member(host, host.address) for host in hosts]
 
     def start(self) -> None:
@@ -111,7 +116,8 @@ class Farm:
                 link.close()
                 return None
             first = not member.ready
-            member.ready, member.problem, member.slots = True, "", link.welcome.slots
+            member.ready, member.problem = True, ""
+            member.slots, member.cores = link.welcome.slots, link.welcome.cores
             member.pause_s = FIRST_PAUSE_S
             self._in_use.add(link)
         if first:
@@ -133,7 +139,7 @@ class Farm:
             if not self._closed.is_set():
                 member.idle.append(link)
                 return
-        link.close()
+        self._close(link)
 
     def flush_idle(self) -> None:
         """Nothing more is to be asked for now: write the acknowledgements that idle links hold back."""
@@ -152,7 +158,12 @@ class Farm:
         """Close a link that can't be used any more."""
         with self._lock:
             self._in_use.discard(link)
+        self._close(link)
+
+    def _close(self, link: Link) -> None:
         link.close()
+        with self._lock:
+            self.messages += link.transport.connection.take_count()
 
     def leave_out(self, member: Member, reason: str) -> None:
         """The host failed: don't ask it for a while, or not at all if it never answered."""
@@ -162,9 +173,10 @@ class Farm:
             member.asked_again_at = time.monotonic() + member.pause_s
             member.pause_s = min(member.pause_s * 2, LONGEST_PAUSE_S)
             member.sent.clear()
+            member.names.clear()
             idle, member.idle = member.idle, []
         for link in idle:
-            link.close()
+            self._close(link)
         if not told:
             self._stream.emit(HostLeftOut(host=member.name, reason=reason))
 
@@ -176,4 +188,4 @@ class Farm:
             for member in self.members:
                 member.idle.clear()
         for link in links:
-            link.close()
+            self._close(link)

@@ -137,12 +137,32 @@ def declared_paths(names: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def find_missing(requires: Sequence[str]) -> str | None:
-    """The first required name that isn't there now, or None. Only looks; nothing is read."""
+class Measured(Struct, frozen=True):
+    """What a look at an action's required names tells: the first that isn't there now, or None; and each file that is
+    named outright with its size in bytes."""
+
+    missing: str | None
+    sizes: tuple[tuple[str, int], ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of all of them together."""
+        return sum([size for _, size in self.sizes])
+
+
+def measure(requires: Sequence[str]) -> Measured:
+    """Only looks; nothing is read, and what patterns and directories stand for is not counted."""
+    sizes = []
     for name in requires:
-        if not os.path.exists(name) and not (glob.has_magic(name) and glob.glob(name, recursive=True)):
-            return name
-    return None
+        try:
+            status = os.stat(name)
+        except (OSError, ValueError):
+            if not (glob.has_magic(name) and glob.glob(name, recursive=True)):
+                return Measured(name, ())
+            continue
+        if stat.S_ISREG(status.st_mode):
+            sizes.append((name, status.st_size))
+    return Measured(None, tuple(sizes))
 
 
 _EMPTY = Manifest((), ())

@@ -6,8 +6,6 @@ import socket
 import time
 from collections.abc import Mapping
 
-from msgspec import Struct
-
 from rakefarm import __version__, transport
 from rakefarm.hosts import Host
 from rakefarm.transport import Lost, Transport
@@ -20,10 +18,12 @@ from rakefarm.wire.messages import (
     Error,
     Hello,
     Message,
-    Need,
     Offer,
+    Progress,
     Quote,
     QuoteRequest,
+    Task,
+    Wait,
     Welcome,
 )
 
@@ -37,20 +37,6 @@ class HostFailed(Exception):
     """A host can't be used; the text says why, for a person."""
 
 
-class Request(Struct, frozen=True):
-    """What a quote is for. Quotes are comparable, and a free one is usable, for equal requests."""
-
-    kind: str
-    needs: tuple[Need, ...]
-    input_bytes: int
-
-
-class _Held(Struct, frozen=True):
-    offer: Offer
-    request: Request
-    until: float
-
-
 class Link:
     """A connection to one host, past its first exchange. Not for two threads at once."""
 
@@ -58,30 +44,25 @@ class Link:
         self.host = host
         self.transport = link
         self.welcome = welcome
-        self._held: _Held | None = None
 
     # --- asking for a price ---------------------------------------------------------------------------
 
-    def ask(self, request: Request) -> None:
-        """Begin to ask; `take_quote` has the answer. An offer that came with the last result for a like request, and
-        still holds, is the answer, without a message."""
-        held = self._held
-        if held is not None and (
-            held.until < time.monotonic() or (held.request.kind, held.request.needs) != (request.kind, request.needs)
-        ):
-            self._held = None
-        if self._held is None:
-            self.transport.send(QuoteRequest(request.kind, request.needs, request.input_bytes))
+    def ask(self, task: Task) -> None:
+        """Begin to ask what the task would cost; `take_answer` has the answer. Raises Lost."""
+        self.transport.send(QuoteRequest(task))
 
-    def take_quote(self, readable: bool) -> Offer | Decline | None:
+    def wait(self, task: Task) -> None:
+        """Begin to wait for a slot; `take_answer` has the answer, an offer with a lease. Raises Lost."""
+        self.transport.send(Wait(task))
+
+    def take_answer(self, readable: bool) -> Offer | Decline | None:
         """The answer, or None while there is none. `readable`: poll says that something came.
 
         Raises Lost or a protocol error.
         """
-        if self._held is not None:
-            offer, self._held = self._held.offer, None
-            return offer
         message = self.transport.receive_ready(readable)
+        while isinstance(message, Progress):  # it lives, and we are in the queue
+            message = self.transport.receive_ready(readable=False)
         match message:
             case None | Decline():
                 return message
@@ -92,11 +73,9 @@ class Link:
 
     # --- an action ------------------------------------------------------------------------------------
 
-    def keep(self, offers: tuple[Offer, ...], request: Request) -> None:
-        """Hold on to the offer that came with the last result, for a like request soon. Half of its time is left for
-        its way back to the server."""
-        if offers:
-            self._held = _Held(offers[0], request, time.monotonic() + offers[0].valid_s / 2)
+    def fresh(self) -> bool:
+        """Whether the server has not closed it; an idle server says nothing, so anything readable is its end."""
+        return not self.transport.wait_readable(0.0)
 
     def acknowledge(self) -> None:
         """End an action: everything arrived. Written with the next request, or by `flush` when there is none

@@ -1,31 +1,38 @@
-"""One action from its auction to its outputs: bid for, run where it was won, bid for again when lost; or run here."""
+"""One action from its award to its outputs: on the host that won it, or here."""
 
 import os
-import time
 from collections.abc import Mapping
 
+from msgspec import Struct, structs
+
 from rakefarm.client import local, remote
-from rakefarm.client.auction import Auctioneer, Award, NoBid
-from rakefarm.client.farm import Farm
+from rakefarm.client.broker import Assignment
+from rakefarm.client.farm import Farm, Member
 from rakefarm.client.inputs import Hasher, Manifest, declared_paths
-from rakefarm.client.link import Request
+from rakefarm.client.jobs import RemoteJob, command_of
+from rakefarm.client.link import Link
 from rakefarm.client.outputs import Claims, Incoming, OutputError, current_umask
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.client.report import Report, report_local
 from rakefarm.config import ClientSettings
-from rakefarm.events import ActionPhase, ActionPlaced, ActionRetried, Notice, Stream
-from rakefarm.market.kind import kind_of
-from rakefarm.transport import Lost, explain
-from rakefarm.wire import ProtocolError
-from rakefarm.wire.messages import Need, Variable
+from rakefarm.events import ActionPhase, ActionPlaced, Notice, Stream
+from rakefarm.market.curve import Curve
+from rakefarm.wire.messages import Result, Variable
 
 LOCAL = "local"
-RETRY_PAUSE_S = 0.2
 PASSED_VARIABLES = frozenset({b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH"})
 
 
-class NotRun(Exception):
-    """The farm could not run an action."""
+class HostGone(Exception):
+    """No link to the host can be had; the text says why."""
+
+
+class Performed(Struct, frozen=True):
+    """A remote action's end: our report, what the server said, and its fresh curve."""
+
+    report: Report
+    result: Result
+    curve: Curve | None
 
 
 class Performer:
@@ -38,7 +45,6 @@ class Performer:
         self._environ[b"PWD"] = os.getcwdb()  # what a shell would make of it; ours may be stale after -C
         self._passed = self._passed_variables()
         self._stream = stream
-        self._auctioneer = Auctioneer(farm, stream, settings.quote_s)
         self._hasher = Hasher()
         self._claims = Claims()
         self._umask = current_umask()
@@ -68,62 +74,54 @@ class Performer:
 
     # --- on the farm ----------------------------------------------------------------------------------
 
-    def perform_remote(self, planned: PlannedAction) -> Report:
-        """Bid, run, and on a loss bid again, a bounded number of times.
+    def perform_remote(self, assignment: Assignment, attempt: int) -> Performed:
+        """Run an action on the host that it was awarded to, once.
 
-        Raises NotRun, InputError, or OSError when something of ours fails.
+        Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, InputError, or OSError
+        when something of ours fails.
         """
-        avoid: dict[str, str] = {}
-        attempt = 0
-        while True:
-            attempt += 1
-            if self.cancelled:
-                raise NotRun("the build was interrupted")
-            manifest = self._hasher.manifest(planned.action.requires)
-            order = self._order(planned, manifest)
-            try:
-                award = self._auctioneer.award(planned.number, order.request, manifest.digests(), avoid)
-            except NoBid as none:
-                if none.final or attempt >= self._settings.attempts or self._settings.fallback == "never":
-                    return self._fall_back(planned, f"no server can run it: {none}")
-                # Those that lost it are better than nobody, and a full one may have room in a moment.
-                avoid.clear()
-                time.sleep(RETRY_PAUSE_S * attempt)
-                continue
-            name = award.member.name
-            self._stream.emit(ActionPlaced(action=planned.number, host=name, price=award.price, attempt=attempt))
-            try:
-                return self._attempt(planned, order, award)
-            except (Lost, ProtocolError, remote.Declined) as error:
-                reason = str(error) if isinstance(error, remote.Declined) else f"lost: {explain(error)}"
-                if self.cancelled:
-                    raise NotRun("the build was interrupted") from error
-                avoid[name] = reason
-                if self._settings.fallback == "never" or attempt >= self._settings.attempts:
-                    return self._fall_back(planned, f"{name}: {reason}")
-                self._stream.emit(ActionRetried(action=planned.number, host=name, reason=reason))
+        job, member = assignment.job, assignment.member
+        self._stream.emit(
+            ActionPlaced(
+                action=job.number,
+                host=member.name,
+                price=assignment.price,
+                attempt=attempt,
+                seconds=assignment.seconds,
+            )
+        )
+        link = assignment.link
+        try:
+            manifest = self._hasher.manifest(job.planned.action.requires)
+            order = self._order(job, manifest, assignment)
+        except BaseException:
+            if link is not None:
+                self._farm.give_back(member, link)
+            raise
+        # A kept link may have been closed meanwhile, since its worker was replaced, say: then another is used.
+        while link is None or not link.fresh():
+            if link is not None:
+                self._farm.discard(link)
+            link = self._farm.checkout(member)
+            if link is None:
+                raise HostGone(member.problem or "it can't be reached")
+        return self._attempt(job, order, member, link)
 
-    def _fall_back(self, planned: PlannedAction, reason: str) -> Report:
-        if self._settings.fallback != LOCAL:
-            raise NotRun(reason)
-        self.warn(f"line {planned.action.line}: {reason}; it runs here instead")
-        return self.perform_local(planned, staged=True)
-
-    def _order(self, planned: PlannedAction, manifest: Manifest) -> remote.Order:
-        action = planned.action
-        needs = tuple([Need(key, value) for key, value in action.needs])
+    def _order(self, job: RemoteJob, manifest: Manifest, assignment: Assignment) -> remote.Order:
+        action = job.planned.action
         return remote.Order(
-            request=Request(kind_of(action.command), needs, manifest.total_bytes),
-            command=os.fsencode(action.command),
+            task=structs.replace(job.task, input_bytes=manifest.total_bytes),
+            command=command_of(job),
             manifest=manifest,
             produces=None if action.produces is None else declared_paths(action.produces),
             timeout_s=action.timeout_s,
             environment=self._passed,
-            label=f"{planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
+            label=f"{job.planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
+            lease=assignment.lease,
+            start_now=assignment.start_now,
         )
 
-    def _attempt(self, planned: PlannedAction, order: remote.Order, award: Award) -> Report:
-        link, member = award.link, award.member
+    def _attempt(self, job: RemoteJob, order: remote.Order, member: Member, link: Link) -> Performed:
         transport = link.transport
         sent, received = transport.sent, transport.received
         report = Report(Outcome.SUCCEEDED, host=member.name)
@@ -132,7 +130,7 @@ class Performer:
         def tell(phase: str, cpu_s: float, memory_bytes: int) -> None:
             self._stream.emit(
                 ActionPhase(
-                    action=planned.number,
+                    action=job.number,
                     host=member.name,
                     phase=phase,
                     cpu_s=cpu_s,
@@ -143,10 +141,15 @@ class Performer:
             )
 
         try:
-            report.judge(remote.execute(order, award, incoming, report.stdout, report.stderr, tell))
+            executed = remote.execute(order, member, link, incoming, report.stdout, report.stderr, tell)
+            report.judge(executed.result)
             if report.outcome is Outcome.SUCCEEDED:
-                self._install(planned, incoming, report)
+                self._install(job.planned, incoming, report)
             link.acknowledge()
+        except remote.Declined:
+            self._farm.give_back(member, link)
+            report.close()
+            raise
         except BaseException:
             self._farm.discard(link)
             report.close()
@@ -154,8 +157,10 @@ class Performer:
         finally:
             incoming.close()
         report.bytes_sent, report.bytes_received = transport.sent - sent, transport.received - received
+        member.names.update(name for name, _ in job.sizes)
+        member.names.update(report.outputs)
         self._farm.give_back(member, link)
-        return report
+        return Performed(report, executed.result, executed.curve)
 
     # --- here -----------------------------------------------------------------------------------------
 

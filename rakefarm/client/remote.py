@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from rakefarm.client.auction import Award
+from rakefarm.client.farm import Member
 from rakefarm.client.inputs import Manifest
-from rakefarm.client.link import Request
+from rakefarm.client.link import Link
 from rakefarm.client.outputs import Incoming
+from rakefarm.market.curve import Curve
 from rakefarm.process import Capture
 from rakefarm.wire import RemoteProtocolError
 from rakefarm.wire.messages import (
@@ -25,24 +26,39 @@ from rakefarm.wire.messages import (
     Stderr,
     Stdout,
     Supplied,
+    Task,
     Variable,
 )
 
 
 class Declined(Exception):
-    """The host took the offer back before the command ran: another may run it."""
+    """The host took the award back before the command ran: another may run it. `curve` is how it stands, if it said."""
+
+    def __init__(self, reason: str, text: str, curve: Curve | None) -> None:
+        super().__init__(f"{reason}: {text}")
+        self.reason = reason
+        self.curve = curve
+
+
+class Executed(Struct, frozen=True):
+    """A command's end, and the server's fresh curve."""
+
+    result: Result
+    curve: Curve | None
 
 
 class Order(Struct, frozen=True):
     """What to run, the same for every attempt."""
 
-    request: Request
+    task: Task
     command: bytes
     manifest: Manifest
     produces: tuple[bytes, ...] | None
     timeout_s: float | None
     environment: tuple[Variable, ...]
     label: str
+    lease: int = 0
+    start_now: bool = False
 
 
 PhaseListener = Callable[[str, float, int], None]
@@ -50,19 +66,24 @@ PhaseListener = Callable[[str, float, int], None]
 
 
 def execute(
-    order: Order, award: Award, incoming: Incoming, stdout: Capture, stderr: Capture, tell: PhaseListener
-) -> Result:
-    """Run `order` on the award's link; the outputs are in `incoming`, not installed, the result is unacknowledged.
+    order: Order,
+    member: Member,
+    link: Link,
+    incoming: Incoming,
+    stdout: Capture,
+    stderr: Capture,
+    tell: PhaseListener,
+) -> Executed:
+    """Run `order` over the link; the outputs are in `incoming`, not installed, the result is unacknowledged.
 
     Raises Declined, Lost or a protocol error (all: not run), OSError (ours: an input, an output or a capture).
     """
-    link, member = award.link, award.member
     produces = order.produces
     link.transport.send(
         Execute(
-            lease=award.offer.lease,
-            kind=order.request.kind,
-            needs=order.request.needs,
+            lease=order.lease,
+            start=int(order.start_now),
+            task=order.task,
             command=order.command,
             manifest=order.manifest.entries,
             declared=int(produces is not None),
@@ -79,13 +100,15 @@ def execute(
         match link.receive():
             case NeedFiles(indexes):
                 tell("sending", 0.0, 0)
-                _supply(order.manifest, indexes, award)
+                _supply(order.manifest, indexes, member, link)
                 tell("running", 0.0, 0)
             case Progress(phase, _, cpu_s, memory_bytes):
                 tell("queued" if phase == "queued" else "running", cpu_s, memory_bytes)
-            case Decline(reason, text):
-                member.sent.clear()  # it may have lost what it had
-                raise Declined(f"{reason}: {text}")
+            case Decline(reason, text, curves):
+                if reason != "full":
+                    member.sent.clear()  # it may have lost what it had
+                    member.names.clear()
+                raise Declined(reason, text, curves[0] if curves else None)
             case Result() as result:
                 if result.outcome not in OUTCOMES:
                     raise RemoteProtocolError(f"a result of the unknown outcome {result.outcome[:40]!r}")
@@ -95,18 +118,17 @@ def execute(
                 link.transport.receive_body(stderr.write)
             case Output() as output:
                 tell("receiving", 0.0, 0)
-                _receive_output(order, output, incoming, award)
-            case Delivered(offers):
-                link.keep(offers, order.request)
+                _receive_output(order, output, incoming, member, link)
+            case Delivered(curves):
                 assert result is not None, "the state table puts RESULT first"
                 member.sent.update(entry.sha256 for entry in order.manifest.entries)
-                return result
+                return Executed(result, curves[0] if curves else None)
             case message:
                 raise RemoteProtocolError(f"{type(message).__name__} was not expected")
 
 
-def _supply(manifest: Manifest, indexes: tuple[int, ...], award: Award) -> None:
-    transport = award.link.transport
+def _supply(manifest: Manifest, indexes: tuple[int, ...], member: Member, link: Link) -> None:
+    transport = link.transport
     started, before = time.monotonic(), transport.sent
     for index in indexes:
         if index >= len(manifest.entries):
@@ -117,11 +139,11 @@ def _supply(manifest: Manifest, indexes: tuple[int, ...], award: Award) -> None:
         finally:
             os.close(descriptor)
     transport.send(Supplied())
-    award.member.note_sent(transport.sent - before, time.monotonic() - started)
+    member.note_sent(transport.sent - before, time.monotonic() - started)
 
 
-def _receive_output(order: Order, output: Output, incoming: Incoming, award: Award) -> None:
+def _receive_output(order: Order, output: Output, incoming: Incoming, member: Member, link: Link) -> None:
     if order.produces is not None and output.path not in order.produces:
         raise RemoteProtocolError("an output that was not declared")
-    incoming.receive(output, award.link.transport.receive_body)
-    award.member.sent.add(output.sha256)
+    incoming.receive(output, link.transport.receive_body)
+    member.sent.add(output.sha256)

@@ -1,18 +1,20 @@
 """The price of a job on one server, as a pure function of what is known there at that moment.
 
-    price   = base + congestion + waiting + memory + io_wait + resources + stale
-    seconds = base + congestion + waiting
+    seconds = wait + work / rate(n + 1)            predicted time to finish here, the sending of inputs left out
+    price   = seconds × base(kind) + surcharges    what decides
 
-Every part is a named term and the terms add up, so that a person can see what made a host dear:
+`n` counts the farm's own commands here, running and committed, exactly; `rate` is in `curve`. Seconds and price are two
+fields and never merged: the first is a prediction that is held against what happens, the second is policy. Every part
+of a price is a named term and the terms add up, so that a person can see what made a host dear:
 
-  - base        what this kind of command takes on one idle core here (seconds, a coefficient);
-  - congestion  what sharing the cores adds: with k jobs of ours and b busy cores of others, each job runs at
-                rate(k) = min(1, cores / (k + b)), so base / rate - base;
-  - waiting     until a slot is free: jobs over the slots, each base / rate, `slots` of them at a time;
-  - memory      rises as the memory left falls towards the floor, where the answer is a refusal;
-  - io_wait     grows with the share of time the cores spend waiting for disks;
-  - resources   what the action says it needs takes from others (cpu=2 counts as two jobs);
-  - stale       a load sample older than a second makes the quote dear, not cheap: who doesn't know bids high.
+  - run       the work at the rate it would get; wait: until a slot is free; both times the base of the kind;
+  - memory    rises as the memory left falls towards the floor, where the answer is a refusal;
+  - io_wait   grows with the share of time the cores spend waiting for disks;
+  - stale     a load sample older than a second makes the quote dear, not cheap: who doesn't know bids high;
+  - license   takes something scarce from others;
+  - owner     somebody sits at the machine and has touched it lately;
+  - quiet     hours in which the machine would rather be left alone;
+  - faults    the host (never a user's command) failed lately; decays by half in each half-life.
 
 Bytes to send are the client's to add: only it knows what it still has to send and how fast the wire is.
 """
@@ -21,28 +23,39 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from rakefarm.market.curve import Curve, free_times, rate
+from rakefarm.market.needs import Facilities, Refusal, cores_wanted, refuse_need
+
 GIB = 1 << 30
 STALE_AFTER_S = 1.0
+CURVE_VALID_S = 1.0
+LONGEST_WORK_S = 86_400.0
+"""A client's prediction beyond this is not believed."""
 
 
 class Load(Struct, frozen=True):
-    """A machine's load: core counts, busy cores (0 to cores), shares 0 to 1, bytes; `age_s` since it was read."""
+    """A machine's load: cores, busy cores of other users (0 to cores) and of all (for comparison), shares 0 to 1,
+    bytes; `age_s` since it was read; `owner_idle_s` since somebody at the machine touched it."""
 
     cores: int
-    busy_cores: float
+    busy: float
     io_wait: float
     memory_available: int
     memory_total: int
     age_s: float = 0.0
+    owner_idle_s: float = 1e9
+    busy_in_all: float = 0.0
 
 
 class Commitments(Struct, frozen=True):
-    """What this server has promised: commands running, waiting for a slot, and places held by leases."""
+    """What this server has promised: commands running, waiting for a slot, and places held by leases; when the running
+    ones are expected to end (seconds from now, ascending)."""
 
     slots: int
     running: int
     waiting: int
     leased: int
+    ends_in_s: tuple[float, ...] = ()
 
     @property
     def total(self) -> int:
@@ -53,125 +66,144 @@ class Commitments(Struct, frozen=True):
 class Coefficients(Struct, frozen=True):
     """The numbers of the price; `configs/server.toml` documents each with its unit."""
 
-    base: Mapping[str, float] = field(default_factory=lambda: {"compile": 0.5, "link": 0.8, "other": 0.3})
+    base: Mapping[str, float] = field(default_factory=lambda: {"compile": 1.0, "link": 1.0, "other": 1.0})
+    work: Mapping[str, float] = field(default_factory=lambda: {"compile": 0.5, "link": 0.8, "other": 0.3})
     memory_floor: int = 256 << 20
+    disk_floor: int = 64 << 20
     memory_weight: float = 1.0
     io_wait_weight: float = 0.5
     stale_weight: float = 4.0
+    license_weight: float = 0.5
+    owner_weight: float = 0.5
+    owner_idle_s: float = 300.0
+    quiet_weight: float = 2.0
+    fault_weight: float = 0.5
+    fault_half_life_s: float = 120.0
 
 
 class Job(Struct, frozen=True):
-    """What is to be priced: its kind, the resources it needs (`mem`, `cpu`, `tool`, …), its input (bytes)."""
+    """What is to be priced: its kind, the resources it needs, its input (bytes), and what the client predicts from
+    experience: reference seconds of work (0: nothing known) and peak memory in bytes (0: nothing known)."""
 
     kind: str
-    needs: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[tuple[str, str], ...] = ()
     input_bytes: int = 0
+    work_s: float = 0.0
+    memory_bytes: int = 0
+
+
+class Standing(Struct, frozen=True):
+    """What else bears on the price: the host's learned speed (1 is the reference), recent faults after decay, and
+    whether these are its quiet hours."""
+
+    speed: float = 1.0
+    faults: float = 0.0
+    quiet: bool = False
+    version: int = 0
 
 
 class Bid(Struct, frozen=True):
-    """A price, the seconds it predicts, and the terms that add up to the price."""
+    """A price, the seconds it predicts, the terms that add up to the price, and the curve it was read from."""
 
     price: float
     seconds: float
     terms: Mapping[str, float]
+    curve: Curve
 
 
-class Refusal(Struct, frozen=True):
-    """Why a server does not bid: a word for programs and a line for people."""
-
-    reason: str
-    text: str
-
-
-class Facilities(Struct, frozen=True):
-    """What the server can offer to `needs`: free disk (bytes), licences, and the tools on its PATH.
-
-    `has_tool` answers for one name, so that this module does not look at a disk.
-    """
-
-    tools: frozenset[str] = frozenset()
-    licenses: frozenset[str] = frozenset()
-    disk_free: int = 1 << 62
-    draining: bool = False
+def work_of(job: Job, k: Coefficients) -> float:
+    """Reference seconds of the job: the client's prediction, else the default of its kind."""
+    if job.work_s > 0.0:
+        return min(job.work_s, LONGEST_WORK_S)
+    return k.work.get(job.kind, k.work["other"])
 
 
-def bid(job: Job, load: Load, commitments: Commitments, facilities: Facilities, k: Coefficients) -> Bid | Refusal:
+def curve_of(load: Load, commitments: Commitments, standing: Standing, run_s: float) -> Curve:
+    """The server's curve, when a typical command takes `run_s` here."""
+    reserved = commitments.waiting + commitments.leased
+    return Curve(
+        cores=load.cores,
+        slots=commitments.slots,
+        speed=standing.speed,
+        busy=load.busy,
+        busy_in_all=load.busy_in_all,
+        running=commitments.running + commitments.leased,
+        waiting=commitments.waiting,
+        version=standing.version,
+        valid_s=CURVE_VALID_S,
+        free_in_s=free_times(commitments.slots, commitments.ends_in_s, reserved, run_s),
+    )
+
+
+def bid(
+    job: Job,
+    load: Load,
+    commitments: Commitments,
+    facilities: Facilities,
+    k: Coefficients,
+    standing: Standing | None = None,
+) -> Bid | Refusal:
     """The price of `job` here and now, or why there is none. Finite, above zero, not lower under more load."""
     refusal = refuse(job, load, facilities, k)
     if refusal is not None:
         return refusal
-    base = k.base.get(job.kind, k.base["other"])
-    wanted = max(1, parse_cores(job.needs.get("cpu", "1")) or 1)
+    standing = standing or Standing()
     own = commitments.total
-    # What psutil calls busy includes our own commands; the rest is other people's.
-    others = max(0.0, load.busy_cores - commitments.running)
-    slowdown = max(1.0, (own + 1 + others) / load.cores)
-    ahead = max(0, own + 1 - commitments.slots)
-    terms = {"base": base, "congestion": base * (slowdown - 1.0)}
-    if ahead:
-        terms["waiting"] = base * slowdown * ahead / commitments.slots
-    seconds = sum(terms.values())
-    headroom = max(load.memory_available - k.memory_floor, 1)
-    pressure = k.memory_floor / headroom
+    run = work_of(job, k) / rate(standing.speed, load.cores, load.busy, own + cores_wanted(job.needs))
+    wait = _wait(commitments, own, run)
+    base = k.base.get(job.kind, k.base["other"])
+    terms = {"run": run * base}
+    if wait:
+        terms["wait"] = wait * base
+    _add_surcharges(terms, run, job, load, k, standing)
+    return Bid(
+        price=sum(terms.values()), seconds=wait + run, terms=terms, curve=curve_of(load, commitments, standing, run)
+    )
+
+
+def _wait(commitments: Commitments, own: int, run: float) -> float:
+    """Seconds until a slot is free for one more: none while there is one, else the next release that nobody else
+    waits for."""
+    ahead = own - commitments.slots
+    if ahead < 0:
+        return 0.0
+    ends = commitments.ends_in_s or (run / 2,)
+    return ends[min(ahead, len(ends) - 1)] + run * (ahead // commitments.slots)
+
+
+def _add_surcharges(
+    terms: dict[str, float], run: float, job: Job, load: Load, k: Coefficients, standing: Standing
+) -> None:
+    pressure = k.memory_floor / max(load.memory_available - k.memory_floor, 1)
     if pressure > 0.01:
-        terms["memory"] = base * k.memory_weight * min(pressure, 100.0)
+        terms["memory"] = run * k.memory_weight * min(pressure, 100.0)
     if load.io_wait > 0.0:
-        terms["io_wait"] = base * k.io_wait_weight * load.io_wait
-    if wanted > 1:
-        terms["resources"] = base * (wanted - 1) * slowdown / load.cores
+        terms["io_wait"] = run * k.io_wait_weight * load.io_wait
     if load.age_s > STALE_AFTER_S:
-        terms["stale"] = base * k.stale_weight * min(load.age_s, 60.0)
-    return Bid(price=sum(terms.values()), seconds=seconds, terms=terms)
+        terms["stale"] = run * k.stale_weight * min(load.age_s, 60.0)
+    if k.license_weight and any(key == "license" for key, _ in job.needs):
+        terms["license"] = run * k.license_weight
+    if load.owner_idle_s < k.owner_idle_s and k.owner_weight:
+        terms["owner"] = run * k.owner_weight
+    if standing.quiet and k.quiet_weight:
+        terms["quiet"] = run * k.quiet_weight
+    if standing.faults > 0.01:
+        terms["faults"] = run * k.fault_weight * min(standing.faults, 100.0)
 
 
 def refuse(job: Job, load: Load, facilities: Facilities, k: Coefficients) -> Refusal | None:
     """Why this server can't take `job` at any price, or None."""
     if facilities.draining:
         return Refusal("draining", "the server is shutting down")
-    if load.memory_available < k.memory_floor:
-        return Refusal(
-            "memory", f"{load.memory_available >> 20} MiB of memory left, the floor is {k.memory_floor >> 20}"
-        )
-    for key, value in job.needs.items():
-        refusal = _refuse_need(key, value, load, facilities, k)
+    if load.memory_available < k.memory_floor + job.memory_bytes:
+        wanted = f", the action took {job.memory_bytes >> 20} before" if job.memory_bytes else ""
+        left, floor = load.memory_available >> 20, k.memory_floor >> 20
+        return Refusal("memory", f"{left} MiB of memory left, the floor is {floor}{wanted}")
+    for key, value in job.needs:
+        refusal = refuse_need(key, value, facilities, k.memory_floor)
         if refusal is not None:
             return refusal
-    if job.input_bytes > facilities.disk_free:
-        return Refusal(
-            "disk", f"{facilities.disk_free >> 20} MiB of disk left, the inputs take {job.input_bytes >> 20}"
-        )
+    if job.input_bytes + k.disk_floor > facilities.disk_free:
+        left = facilities.disk_free >> 20
+        return Refusal("disk", f"{left} MiB of disk left, the inputs take {job.input_bytes >> 20}")
     return None
-
-
-def _refuse_need(key: str, value: str, load: Load, facilities: Facilities, k: Coefficients) -> Refusal | None:
-    match key:
-        case "cpu":
-            wanted = parse_cores(value)
-            if wanted is None or wanted > load.cores:
-                return Refusal("cpu", f"needs cpu={value}, there are {load.cores} cores")
-        case "mem":
-            size = parse_size(value)
-            if size is None or size > load.memory_available - k.memory_floor:
-                return Refusal("memory", f"needs mem={value}, {load.memory_available >> 20} MiB are available")
-        case "tool":
-            if value not in facilities.tools:
-                return Refusal("tool", f"needs tool={value}, which is not on the server's PATH")
-        case "license":
-            if value not in facilities.licenses:
-                return Refusal("license", f"needs license={value}, which this server does not have")
-        case _:
-            return Refusal("resource", f"needs {key}{'=' if value else ''}{value}, which this server does not have")
-    return None
-
-
-def parse_cores(text: str) -> int | None:
-    """A number of cores, or None when it isn't one that a machine could have."""
-    digits = text.lstrip("0") or text[-1:]  # int() refuses thousands of digits, be they zeros
-    return int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= 9 else None
-
-
-def parse_size(text: str) -> int | None:
-    """A size such as 512M, 2G or 4096 in bytes (powers of 1024), or None when it isn't one."""
-    factor = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:].upper(), 0)
-    digits = text[:-1] if factor else text
-    return int(digits) << factor if digits.isdecimal() and digits.isascii() and len(digits) <= 15 else None

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from rakefarm.logs import logger
+from rakefarm.server.desk import Desk, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
+from rakefarm.server.grants import Grant
 from rakefarm.server.job import Ended, Job
 from rakefarm.server.sandbox import ActionDirectory
-from rakefarm.server.slots import LOOK_AGAIN_S
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
+from rakefarm.server.turn import check_client, take_now, wait_for_grant
 from rakefarm.server.workplace import Workplace
 from rakefarm.snapshot import Made, MissingOutput, current_tick, find_declared, find_new
 from rakefarm.transport import Lost, Transport
@@ -24,11 +26,9 @@ from rakefarm.wire.messages import (
     Execute,
     File,
     Message,
-    Need,
     NeedFiles,
     Output,
     Progress,
-    Quote,
     Result,
     Stderr,
     Stdout,
@@ -53,14 +53,11 @@ class Talk(Protocol):
 
     transport: Transport
     peer: str
-    lease: int
     workplace: Workplace
+    desk: Desk
 
-    def quote(self, kind: str, needs: tuple[Need, ...], input_bytes: int) -> Quote | Decline:
-        """The price now, with a place held."""
-
-    def refusal(self, request: Execute) -> Decline | None:
-        """Why the request is not taken at all, or None."""
+    def take_leased(self, lease: int) -> Grant | None:
+        """The grant that was leased under this number and still holds, from now on the caller's."""
 
     def expect(self, *kinds: type[Message]) -> Message:
         """The client's next message, of one of these kinds."""
@@ -77,24 +74,28 @@ class Action:
         self._received = time.monotonic()
         self._beat_at = self._received + BEAT_S
         self._phase = "queued"
+        self._grant: Grant | None = None
 
     def run(self) -> None:
         """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
         check_manifest(self._request.manifest, self._request.produces)
-        declined = self._talk.refusal(self._request)
-        if declined is not None:
-            self._transport.send(declined)
-            return
         try:
-            directory = self._work.sandbox.make(next(_numbers))
-        except OSError as error:
-            self._transport.send(Decline("disk", f"the server can't make a sandbox: {error.strerror}"))
-            return
-        try:
-            delivered = self._run_in(directory)
+            declined = self._commit()
+            if declined is not None:
+                self._transport.send(declined)
+                return
+            try:
+                directory = self._work.sandbox.make(next(_numbers))
+            except OSError as error:
+                self._decline("disk", f"the server can't make a sandbox: {error.strerror}")
+                return
+            try:
+                delivered = self._run_in(directory)
+            finally:
+                # Before the acknowledgement, which travels with the client's next request and may be long in coming.
+                directory.remove()
         finally:
-            # Before the acknowledgement, which travels with the client's next request and may be long in coming.
-            directory.remove()
+            self._release()
         if delivered:
             self._talk.expect(Ack)
 
@@ -108,16 +109,56 @@ class Action:
         except (StagingFailed, ExecutorLost) as failure:
             reason = failure.reason if isinstance(failure, StagingFailed) else "executor"
             logger.warning("%s: could not run %r: %s", self._talk.peer, self._request.label, failure)
-            self._transport.send(Decline(reason, str(failure)))
+            self._decline(reason, str(failure))
             return False
         try:
             if ended.outcome == "could_not_start":
-                self._transport.send(Decline("executor", f"the command could not be started: {ended.detail}"))
+                self._decline("executor", f"the command could not be started: {ended.detail}")
                 return False
             return self._deliver(directory, staging, started, ended, files)
         finally:
             for descriptor in files:
                 os.close(descriptor)
+
+    def _decline(self, reason: str, text: str) -> None:
+        """We, and not the command, failed: the client is told, and the price remembers it for a while."""
+        if reason not in ("outputs", "input_lost"):
+            self._work.board.scoreboard.add_fault(self._work.settings.price.fault_half_life_s)
+        self._transport.send(Decline(reason, text))
+
+    # --- its place ------------------------------------------------------------------------------------
+
+    def _commit(self) -> Decline | None:
+        """Take the slot that was leased, or one that is free when the command must start now. Why it can't be taken
+        at all, or None: it has its place, or waits for one once its inputs are there."""
+        request, desk = self._request, self._talk.desk
+        grant = self._talk.take_leased(request.lease) if request.lease else None
+        leased = grant is not None
+        if grant is None or self._work.board.scoreboard.draining:
+            refusal = desk.refusal(request.task)
+            if refusal is not None:
+                if grant is not None:
+                    self._work.board.count(leased=-1)
+                    self._work.grants.give_back(grant)
+                return Decline(refusal.reason, refusal.text)
+        if grant is None and request.start:
+            grant = take_now(self._work, licenses_of(request.task))
+            if grant is None:
+                return Decline("full", "no slot is free, or others wait for it", (desk.curve(request.task),))
+        if grant is not None:
+            self._begin(grant, leased)
+        return None
+
+    def _begin(self, grant: Grant, leased: bool) -> None:
+        self._grant = grant
+        run_s, self._share = self._talk.desk.expect(self._request.task)
+        self._work.board.begin(grant.slot, run_s, leased)
+
+    def _release(self) -> None:
+        grant, self._grant = self._grant, None
+        if grant is not None:
+            self._work.board.end(grant.slot)
+            self._work.grants.give_back(grant)
 
     # --- inputs ---------------------------------------------------------------------------------------
 
@@ -147,51 +188,29 @@ class Action:
     # --- the command ----------------------------------------------------------------------------------
 
     def _run_command(self, directory: ActionDirectory) -> tuple[int, Ended, list[int]]:
-        """Run it in a slot; answers the file system's time at its start, how it ended, and its long outputs."""
-        slot = self._wait_for_slot()
-        self._work.board.count(running=1, lease=self._talk.lease)
-        self._talk.lease = 0
+        """Run it in its slot; answers the file system's time at its start, how it ended, and its long outputs."""
+        task, desk = self._request.task, self._talk.desk
+        if self._grant is None:
+            self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=False)
+        self._queued_s = time.monotonic() - self._received
+        self._phase = "running"
+        executor = self._work.executors.take()
         try:
-            self._queued_s = time.monotonic() - self._received
-            self._phase = "running"
-            executor = self._work.executors.take()
-            try:
-                started = current_tick()
-                executor.start(self._job(directory))
-                self._watch(executor)
-                ended, files = executor.finish()
-            except BaseException:
-                self._work.executors.drop(executor)
-                raise
-            self._work.executors.give_back(executor)
-            return started, ended, files
-        finally:
-            self._work.slots.give_back(slot)
-            self._work.board.count(running=-1)
-
-    def _wait_for_slot(self) -> int:
-        slots = self._work.slots
-        slot = slots.try_take()
-        if slot is not None:
-            return slot
-        self._work.board.count(waiting=1)
-        try:
-            poller = select.poll()
-            poller.register(self._transport.socket, select.POLLIN | select.POLLRDHUP)
-            poller.register(slots.event, select.POLLIN)
-            while slot is None:
-                ready = poller.poll(LOOK_AGAIN_S * 1000)
-                self._check_client(ready)
-                self._beat()
-                slot = slots.try_take(woken=bool(ready))
-            return slot
-        finally:
-            self._work.board.count(waiting=-1)
-
-    def _check_client(self, ready: list[tuple[int, int]]) -> None:
-        """The client may not speak now: anything readable means that it is gone, or broke the protocol."""
-        if any(descriptor == self._transport.socket.fileno() for descriptor, _ in ready):
-            raise Lost("the client left while its command was waiting or running")
+            started = current_tick()
+            executor.start(self._job(directory))
+            self._watch(executor)
+            ended, files = executor.finish()
+        except BaseException:
+            self._work.executors.drop(executor)
+            raise
+        self._work.executors.give_back(executor)
+        share = (self._share + desk.share(task)) / 2
+        board = self._work.board.scoreboard
+        self._work_s = ended.elapsed_s * board.speed * share
+        if ended.outcome == "exited" and not ended.status and task.work_s > 0.0:
+            board.learn(task.work_s, ended.elapsed_s, share)
+        self._release()
+        return started, ended, files
 
     def _job(self, directory: ActionDirectory) -> Job:
         settings = self._work.settings
@@ -223,7 +242,7 @@ class Action:
             ready = poller.poll(max(0.0, self._beat_at - time.monotonic()) * 1000)
             if any(descriptor == executor.socket.fileno() for descriptor, _ in ready):
                 return
-            self._check_client(ready)
+            check_client(self._transport, ready)
             if time.monotonic() >= self._beat_at:
                 self._report_usage(executor)
 
@@ -248,7 +267,7 @@ class Action:
             try:
                 made = self._collect(directory, staging, started)
             except OutputsUnfit as unfit:
-                self._transport.send(Decline("outputs", str(unfit)))
+                self._decline("outputs", str(unfit))
                 return False
             except MissingOutput as missing:
                 outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
@@ -261,6 +280,7 @@ class Action:
                 queued_s=self._queued_s,
                 cpu_s=ended.cpu_s,
                 peak_memory_bytes=ended.peak_memory_bytes,
+                work_s=self._work_s,
                 detail=detail,
             )
         )
@@ -275,8 +295,7 @@ class Action:
         for file in made:
             directory.expect(file.path)
             self._send_output(file)
-        offer = self._talk.quote(self._request.kind, self._request.needs, 0)
-        self._transport.send(Delivered((offer.offer,) if isinstance(offer, Quote) else ()))
+        self._transport.send(Delivered((self._talk.desk.curve(self._request.task),)))
         for file in made:
             self._work.store.add(file.sha256, file.source, file.size)
         return True

@@ -9,8 +9,11 @@ import time
 
 from rakefarm import __version__
 from rakefarm.logs import logger
-from rakefarm.market.bid import Facilities, Job, Refusal, bid, refuse
-from rakefarm.server.action import Action
+from rakefarm.market.needs import Refusal
+from rakefarm.server.action import BEAT_S, Action
+from rakefarm.server.desk import Desk, licenses_of
+from rakefarm.server.grants import Grant
+from rakefarm.server.turn import wait_for_grant
 from rakefarm.server.workplace import Workplace
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role, State
@@ -23,11 +26,13 @@ from rakefarm.wire.messages import (
     Execute,
     Hello,
     Message,
-    Need,
     Offer,
+    Progress,
     Quote,
     QuoteRequest,
+    Task,
     Term,
+    Wait,
     Welcome,
 )
 
@@ -50,13 +55,14 @@ class Refused(Exception):
 class Conversation:
     """Talks with one client until it leaves, breaks the protocol, or is lost."""
 
-    def __init__(self, sock: socket.socket, peer: str, workplace: Workplace) -> None:
+    def __init__(self, sock: socket.socket, peer: str, workplace: Workplace, desk: Desk) -> None:
         self.transport = Transport(sock, Connection(Role.SERVER))
         self.peer = peer
         self.client = ""
         self.workplace = workplace
-        self.lease = 0
-        self._leased_for: tuple[str, tuple[Need, ...]] = ("", ())
+        self.desk = desk
+        self._leased: Grant | None = None
+        self._lease = 0
 
     @property
     def idle(self) -> bool:
@@ -76,7 +82,7 @@ class Conversation:
             logger.exception("%s: a fault of the server, after %s", self.peer, self.transport.connection.story)
             self._give_up("internal", "the server met a fault of its own; its log says more")
         finally:
-            self.workplace.board.release(self.lease)
+            self._give_lease_back()
             self.workplace.board.count(closed=1)
             self.transport.close()
 
@@ -102,10 +108,12 @@ class Conversation:
         assert isinstance(greeting, Hello)
         self._welcome(greeting)
         self.transport.set_timeout(0)
-        while (message := self.transport.receive()) is not None:
+        while (message := self._next()) is not None:
             match message:
-                case QuoteRequest():
-                    self.transport.send(self.quote(message.kind, message.needs, message.input_bytes))
+                case QuoteRequest(task):
+                    self.transport.send(self._answer(task))
+                case Wait(task):
+                    self._wait(task)
                 case Execute():
                     self._execute(message)
                 case Error(code, text):
@@ -113,6 +121,12 @@ class Conversation:
                     return
                 case _:
                     raise AssertionError(f"the state table let {message!r} through")
+
+    def _next(self) -> Message | None:
+        """The next message; a lease that the client does not use in time is given back while we wait for it."""
+        if self._leased is not None and not self.transport.wait_readable(self.workplace.settings.lease_s):
+            self._give_lease_back()
+        return self.transport.receive()
 
     def _welcome(self, hello: Hello) -> None:
         self.client = hello.client
@@ -133,7 +147,7 @@ class Conversation:
                 nonce=os.urandom(NONCE_BYTES),
                 server=work.name,
                 software=__version__,
-                slots=work.slot_count,
+                slots=work.settings.slots,
                 cores=work.board.scoreboard.load().cores,
                 isolation=work.isolation,
             )
@@ -142,61 +156,57 @@ class Conversation:
 
     # --- prices ---------------------------------------------------------------------------------------
 
-    def quote(self, kind: str, needs: tuple[Need, ...], input_bytes: int) -> Quote | Decline:
-        """The price now, with a place held for it in exchange for the one this connection held before."""
-        board = self.workplace.board
-        if self.lease:
-            board.release(self.lease)
-            self.lease = 0
-        job = Job(kind, {need.key: need.value for need in needs}, input_bytes)
-        answer = bid(
-            job,
-            board.scoreboard.load(),
-            board.scoreboard.commitments(),
-            self._facilities(job),
-            self.workplace.settings.price,
-        )
+    def _answer(self, task: Task, lease: int = 0) -> Quote | Decline:
+        """The price now, with the lease that goes with it, or why there is none."""
+        answer = self.desk.price(task)
         if isinstance(answer, Refusal):
             return Decline(answer.reason, answer.text)
-        self.lease = board.lease()
-        self._leased_for = (kind, needs)
         terms = tuple([Term(name, value) for name, value in answer.terms.items()])
-        return Quote(Offer(answer.price, answer.seconds, terms, self.lease, board.lease_s))
+        valid_s = self.workplace.settings.lease_s if lease else answer.curve.valid_s
+        return Quote(Offer(answer.price, answer.seconds, terms, lease, valid_s, answer.curve))
 
-    def refusal(self, request: Execute) -> Decline | None:
-        """Why this request is not taken at all, or None. A lease that holds is a promise and is not asked again."""
-        board = self.workplace.board
-        asked = (request.kind, request.needs)
-        if request.lease == self.lease and asked == self._leased_for and board.holds(self.lease):
-            if not board.scoreboard.draining:
-                return None
-        job = Job(
-            request.kind,
-            {need.key: need.value for need in request.needs},
-            sum(entry.size for entry in request.manifest),
-        )
-        refused = refuse(job, board.scoreboard.load(), self._facilities(job), self.workplace.settings.price)
-        return Decline(refused.reason, refused.text) if refused else None
+    def _wait(self, task: Task) -> None:
+        """Answer when a slot is free, and hold it for the client for a moment."""
+        refused = self.desk.refusal(task)
+        if refused is not None:
+            self.transport.send(Decline(refused.reason, refused.text))
+            return
+        self._give_lease_back()
+        beat_at = time.monotonic() + BEAT_S
 
-    def _facilities(self, job: Job) -> Facilities:
-        settings = self.workplace.settings
-        tool = job.needs.get("tool", "")
-        found = (
-            tool
-            and not {"/", "\0"} & set(tool)
-            and any(os.access(os.path.join(directory, tool), os.X_OK) for directory in settings.path.split(":"))
-        )
-        status = os.statvfs(self.workplace.sandbox.path) if job.input_bytes else None
-        return Facilities(
-            tools=frozenset([tool] if found else []),
-            licenses=frozenset(settings.licenses),
-            disk_free=status.f_bavail * status.f_frsize if status else 1 << 62,
-            draining=self.workplace.board.scoreboard.draining,
-        )
+        def beat() -> None:
+            nonlocal beat_at
+            if time.monotonic() >= beat_at:
+                self.transport.send(Progress("waiting", 0.0, 0.0, 0))
+                beat_at = time.monotonic() + BEAT_S
+
+        grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
+        self._lease += 1
+        answer = self._answer(task, self._lease)  # before our own lease counts as somebody's
+        self._leased = grant
+        self.workplace.board.count(leased=1)
+        if isinstance(answer, Decline):
+            self._give_lease_back()
+        self.transport.send(answer)
+
+    def take_leased(self, lease: int) -> Grant | None:
+        """The grant that was leased under this number and still holds, from now on the caller's."""
+        if lease != self._lease:
+            return None
+        leased, self._leased = self._leased, None
+        return leased
+
+    def _give_lease_back(self) -> None:
+        leased, self._leased = self._leased, None
+        if leased is not None:
+            self.workplace.board.count(leased=-1)
+            self.workplace.grants.give_back(leased)
 
     # --- commands -------------------------------------------------------------------------------------
 
     def _execute(self, request: Execute) -> None:
+        if request.lease != self._lease:
+            self._give_lease_back()
         try:
             Action(request, self).run()
         except UnsafePath as error:

@@ -14,14 +14,17 @@ import sys
 import time
 from collections.abc import Callable
 
+from msgspec import structs
+
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.logs import logger
+from rakefarm.market.speed import FASTEST, SLOWEST
 from rakefarm.server.executor import probe_isolation
+from rakefarm.server.grants import Grants, parse_licenses
 from rakefarm.server.pool import Pool, WorkersCannotStart
 from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
 from rakefarm.server.scoreboard import Scoreboard
-from rakefarm.server.slots import Slots
 
 BACKLOG = 1024
 ACCEPT_BURST = 64
@@ -71,14 +74,16 @@ class Listener:
             self._directory = ServerDirectory(choose_root(settings.sandbox_directory, os.environ.get("TMPDIR", "")))
         except SandboxError as error:
             raise StartError(str(error)) from error
-        self._slots = Slots(os.path.join(self._directory.path, "slots"), settings.slots)
-        self._scoreboard = Scoreboard(2 * settings.workers, settings.slots)  # the pool says why twice
+        self._settings = settings
+        self._grants = Grants(self._directory.path, settings.slots, parse_licenses(settings.licenses))
+        speed = settings.emulate.speed or load_speed(settings.cache_directory)
+        self._scoreboard = Scoreboard(2 * settings.workers, settings.slots, speed)  # the pool says why twice
         self._isolation = probe_isolation()
         self._signals, self._wakeup = socket.socketpair()
         self._signals.setblocking(False)
         self._wakeup.setblocking(False)
         self._pool = Pool(
-            settings, self._slots, self._scoreboard, self._directory, self._isolation, self._close_in_worker
+            settings, self._grants, self._scoreboard, self._directory, self._isolation, self._close_in_worker
         )
         self._accept_again = 0.0
 
@@ -105,6 +110,8 @@ class Listener:
         finally:
             self._socket.close()
             self._pool.end()
+            if not self._settings.emulate.cores:
+                save_speed(self._settings.cache_directory, self._scoreboard.speed)
             self._directory.remove()
 
     def _serve(self) -> int:
@@ -112,7 +119,7 @@ class Listener:
         # psutil is imported only now, so that the workers don't carry it.
         from rakefarm.server.load import Sampler
 
-        sampler = Sampler()
+        sampler = Sampler(self._settings.emulate)
         next_sample = 0.0
         deadline = time.monotonic() + BOOT_S
         announced = False
@@ -120,7 +127,8 @@ class Listener:
         while True:
             now = time.monotonic()
             if now >= next_sample:
-                self._scoreboard.publish_load(sampler.sample(), now)
+                running = self._scoreboard.commitments().running if self._settings.emulate.cores else 0
+                self._scoreboard.publish_load(sampler.sample(running), now)
                 next_sample = now + PERIOD_S
             for number in self._wait(next_sample, accepting=announced and drain_until is None):
                 if number == signal.SIGHUP:
@@ -175,8 +183,10 @@ class Listener:
     def _announce(self) -> None:
         address, port, *_ = self._socket.getsockname()
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        emulated = f" emulated-cores={self._settings.emulate.cores}" if self._settings.emulate.cores else ""
         print(
-            f"listening on {where} slots={self._slots.count} isolation={self._isolation} authentication=none",
+            f"listening on {where} slots={self._settings.slots} isolation={self._isolation} authentication=none"
+            f" speed={self._scoreboard.speed:.2f}{emulated}",
             flush=True,
         )
 
@@ -189,12 +199,36 @@ class Listener:
 
     def _read_again(self) -> None:
         try:
-            settings = self._reload()
+            settings = structs.replace(
+                self._reload(),
+                slots=self._settings.slots,
+                workers=self._settings.workers,
+                licenses=self._settings.licenses,
+            )
         except ConfigError as error:
             logger.error("the configuration stays as it was: %s", error)
             return
         logger.info("configuration read again; workers are replaced as they fall idle")
         self._pool.retire_all(settings)
+
+
+def load_speed(directory: str) -> float:
+    """The speed that the last server here had learned, or 1."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(os.path.join(directory, "speed"), encoding="ascii") as file:
+            speed = float(file.read(32))
+        if SLOWEST <= speed <= FASTEST:
+            return speed
+    return 1.0
+
+
+def save_speed(directory: str, speed: float) -> None:
+    """Keep the learned speed for the next server here; where that can't be done, it learns anew."""
+    with contextlib.suppress(OSError):
+        beside = os.path.join(directory, f"speed-{os.getpid()}")
+        with open(beside, "w", encoding="ascii") as file:
+            file.write(f"{speed:.4f}\n")
+        os.replace(beside, os.path.join(directory, "speed"))
 
 
 def serve(settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool = False) -> int:

@@ -3,28 +3,42 @@
 `psutil.cpu_percent()` answers 0.0 the first time in each process, so a fresh worker that sampled for itself would
 underbid everyone; one sampler publishes for all. The processors counted are those that the server may run
 on: a server pinned to two cores (taskset, a cpuset) neither offers nor prices the others.
+
+What other users keep busy is everything but our own: the server's processes and all that they have started, whose time
+is read from the kernel's own list of children, a few dozen small files, where psutil looks through all processes.
 """
 
+import contextlib
+import os
 import time
+from collections.abc import Sequence
 
 import psutil
 
+from rakefarm.config import Emulation
 from rakefarm.market.bid import Load
 
 PERIOD_S = 0.1
-SMOOTHING_S = 0.25
+SMOOTHING_S = 0.15
 """Time constant of the average: one sample of 0.1 s counts in ticks of 10 ms, so it is 10 % wrong by itself."""
+OWNER_PERIOD_S = 5.0
+MOST_THREADS = 64
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Sampler:
     """Reads the load; keep one a server and call `sample` at its own rhythm."""
 
-    def __init__(self) -> None:
+    def __init__(self, emulation: Emulation | None = None) -> None:
+        self._emulation = emulation or Emulation()
         self._process = psutil.Process()
         self._before = self._times()
+        self._own_before = own_seconds([self._process.pid])
         self._at = time.monotonic()
-        self._busy = 0.0
+        self._busy = self._own = 0.0
         self._io_wait = 0.0
+        self._owner_idle_s = 1e9
+        self._owner_asked = -OWNER_PERIOD_S
 
     def _times(self) -> tuple[int, float, float]:
         """Cores, and their busy and I/O-waiting seconds since boot."""
@@ -38,10 +52,11 @@ class Sampler:
                 waiting += times.iowait
         return cores or 1, busy, waiting
 
-    def sample(self) -> Load:
-        """The load now: busy cores of the last quarter second or so, memory as the kernel estimates it."""
+    def sample(self, running: int = 0) -> Load:
+        """The load now: busy cores of the last few tenths of a second, memory as the kernel estimates it. An emulated
+        machine is as busy as it says and as the `running` commands make it."""
         now = time.monotonic()
-        times = self._times()
+        times, own = self._times(), own_seconds([self._process.pid])
         elapsed = max(now - self._at, 1e-3)
         cores = times[0]
         if cores == self._before[0]:
@@ -49,10 +64,56 @@ class Sampler:
             busy = min(cores, max(0.0, (times[1] - self._before[1]) / elapsed))
             waiting = min(1.0, max(0.0, (times[2] - self._before[2]) / elapsed / cores))
             self._busy += share * (busy - self._busy)
+            # Never below zero: what a killed process had used is gone from the sum.
+            self._own += share * (min(cores, max(0.0, (own - self._own_before) / elapsed)) - self._own)
             self._io_wait += share * (waiting - self._io_wait)
-        self._before, self._at = times, now
+        self._before, self._own_before, self._at = times, own, now
+        if now - self._owner_asked >= OWNER_PERIOD_S:
+            self._owner_asked, self._owner_idle_s = now, owner_idle_s()
         memory = psutil.virtual_memory()
-        return Load(cores, self._busy, self._io_wait, memory.available, memory.total)
+        others = max(0.0, self._busy - self._own)
+        emulated = self._emulation
+        if emulated.cores:
+            in_all = min(float(emulated.cores), emulated.busy_cores + running)
+            return Load(emulated.cores, emulated.busy_cores, 0.0, memory.available, memory.total, busy_in_all=in_all)
+        return Load(
+            cores,
+            others,
+            self._io_wait,
+            memory.available,
+            memory.total,
+            owner_idle_s=self._owner_idle_s,
+            busy_in_all=self._busy,
+        )
+
+
+def own_seconds(roots: Sequence[int]) -> float:
+    """Processor seconds of these processes, of all their living descendants, and of those that they have reaped."""
+    total, waiting = 0, list(roots)
+    while waiting:
+        pid = waiting.pop()
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                # After the name, which may hold anything, come the fields from the third on: see proc(5).
+                fields = file.read().rpartition(b")")[2].split()
+            total += sum(int(field) for field in fields[11:15])
+            threads = (
+                [pid] if int(fields[17]) > MOST_THREADS else [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+            )
+            for thread in threads:
+                with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                    waiting += [int(child) for child in file.read().split()]
+    return total / _TICKS
+
+
+def owner_idle_s() -> float:
+    """Seconds since somebody who sits at this machine touched it; very many when nobody does."""
+    youngest = 1e9
+    for user in psutil.users():
+        if user.terminal and not user.host:
+            with contextlib.suppress(OSError):
+                youngest = min(youngest, max(0.0, time.time() - os.stat(f"/dev/{user.terminal}").st_atime))
+    return youngest
 
 
 def usable_cores() -> int:

@@ -8,7 +8,9 @@ from msgspec import structs
 
 from rakefarm import __version__
 from rakefarm.config import ConfigError, ServerSettings, load_settings
-from rakefarm.market.bid import parse_size
+from rakefarm.market.needs import parse_size
+from rakefarm.server.grants import parse_licenses
+from rakefarm.server.hours import parse_hours
 
 SPARE_WORKERS = 2
 """Workers beyond the slots, so that a quote is answered while every slot compiles."""
@@ -73,6 +75,14 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
     for name, value, highest in (("port", settings.port, 65535), ("slots", slots, 4096), ("workers", workers, 8192)):
         _number(name, str(value), 0, highest)
+    try:
+        parse_licenses(settings.licenses)
+    except ValueError as error:
+        raise ConfigError(f"licenses: {str(error)!r} is neither NAME nor NAME=COUNT") from error
+    try:
+        parse_hours(settings.quiet_hours)
+    except ValueError as error:
+        raise ConfigError(f"quiet_hours: {settings.quiet_hours!r} is not like 22:00-06:30") from error
     return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache)
 
 

@@ -18,9 +18,9 @@ from msgspec import Struct, field
 from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import handoff
+from rakefarm.server.grants import Grants
 from rakefarm.server.sandbox import ServerDirectory, remove_tree
-from rakefarm.server.scoreboard import Cell, Scoreboard
-from rakefarm.server.slots import Slots
+from rakefarm.server.scoreboard import Scoreboard
 from rakefarm.server.worker import BOOT_FAILED, exit_child, run_worker
 from rakefarm.wire import codec
 
@@ -56,14 +56,14 @@ class Pool:
     def __init__(
         self,
         settings: ServerSettings,
-        slots: Slots,
+        grants: Grants,
         scoreboard: Scoreboard,
         directory: ServerDirectory,
         isolation: str,
         close_in_worker: Callable[[], None],
     ) -> None:
         self.settings = settings
-        self._slots = slots
+        self._grants = grants
         self._scoreboard = scoreboard
         self._directory = directory
         self._isolation = isolation
@@ -109,7 +109,7 @@ class Pool:
                     number,
                     theirs,
                     self.settings,
-                    self._slots,
+                    self._grants,
                     self._scoreboard,
                     self._directory.worker_directory(number),
                     self._isolation,
@@ -165,9 +165,9 @@ class Pool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(member.pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(member.pid, 0)[1])
-        self._scoreboard.write_cell(member.number, Cell())
+        self._scoreboard.clear_worker(member.number)
         remove_tree(self._directory.worker_directory(member.number))
-        self._slots.wake_waiters()
+        self._grants.slots.wake_waiters()
         if member.replaced or (member.retiring and self._scoreboard.draining):
             return
         if status == BOOT_FAILED and not member.ready:
@@ -177,6 +177,7 @@ class Pool:
         self._pauses[member.number] = max(pause_s, PAUSE_S)
         if not member.retiring:
             how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+            self._scoreboard.add_fault(self.settings.price.fault_half_life_s)
             logger.warning("worker %d (process %d) died: %s; starting another", member.number, member.pid, how)
         self._vacancies.append(_Vacancy(member.number, pause_s, time.monotonic() + pause_s))
 

@@ -1,11 +1,13 @@
 """What the server's processes know of each other: a shared page that nobody waits for.
 
-    header  load sample (written by the listener), draining flag
-    cells   one a worker: commands running, waiting, places leased and until when, connections it has closed
+    header    load sample (written by the listener), draining flag
+    standing  learned speed, recent faults (whoever learnt last)
+    cells     one a worker: commands running, waiting and since when, slots held for clients, connections closed
+    slots     one a slot: which worker's command runs there, and when it is expected to end (by who holds the slot)
 
-Each has one writer. A reader that meets a half-written sample reads again; a cell's numbers are told apart, each
-whole, since a price may as well count a command that has just ended. So a quote costs two reads of memory, no lock and
-no system call. The listener clears the cell of a worker that died.
+A reader that meets a half-written sample reads again; of the rest each number is whole, since a price may as well count
+a command that has just ended. So a quote costs a few reads of memory, no lock and no system call. The listener clears
+what a worker that died had put up.
 """
 
 import mmap
@@ -16,40 +18,49 @@ import time
 from msgspec import Struct
 
 from rakefarm.market.bid import Commitments, Load
+from rakefarm.market.speed import decayed, learn_speed
 
-_HEADER = struct.Struct("=QdQddQQQ")  # version, taken_at, cores, busy, io_wait, available, total, draining
-_CELL = struct.Struct("=QQQQdQ")  # running, waiting, leased, connections closed, leased until, reserved
+_HEADER = struct.Struct("=QdQddQQddQ")  # version, taken_at, cores, busy, io, available, total, owner, in all, draining
+_STANDING = struct.Struct("=ddd")  # speed, faults, faults counted at
+_CELL = struct.Struct("=QQQQd")  # running, waiting, leased, connections closed, waiting since
+_SLOT = struct.Struct("=Qd")  # worker + 1 (0: free), expected end
 _NUMBER = struct.Struct("=Q")
+_DOUBLE = struct.Struct("=d")
 _DRAINING_OFFSET = _HEADER.size - _NUMBER.size
+_CELLS_OFFSET = _HEADER.size + _STANDING.size
+NEVER = 0.0
 
 
 class Cell(Struct, frozen=True):
-    """One worker's numbers."""
+    """One worker's numbers; `waiting_since` is when who waits longest began to (monotonic seconds, 0: nobody)."""
 
     running: int = 0
     waiting: int = 0
     leased: int = 0
     closed: int = 0
-    leased_until: float = 0.0
+    waiting_since: float = NEVER
 
 
 class Scoreboard:
     """Made by the listener before it forks; the mapping is anonymous, so nothing is left of it afterwards."""
 
-    def __init__(self, workers: int, slots: int) -> None:
+    def __init__(self, workers: int, slots: int, speed: float = 1.0) -> None:
         self.slots = slots
-        self._workers = workers
-        self._map = mmap.mmap(-1, _HEADER.size + workers * _CELL.size)
+        self._slots_offset = _CELLS_OFFSET + workers * _CELL.size
+        self._map = mmap.mmap(-1, self._slots_offset + slots * _SLOT.size)
         self._version = 0
+        self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic()))
 
     def publish_load(self, load: Load, taken_at: float) -> None:
         """In the listener: put up a fresh sample, taken at `taken_at` (monotonic seconds)."""
         fields = (
             load.cores,
-            load.busy_cores,
+            load.busy,
             load.io_wait,
             load.memory_available,
             load.memory_total,
+            load.owner_idle_s,
+            load.busy_in_all,
             int(self.draining),
         )
         self._write(0, _NUMBER.pack(self._version + 1))
@@ -64,10 +75,10 @@ class Scoreboard:
     def load(self) -> Load:
         """The newest sample, with its age."""
         while True:
-            version, taken_at, cores, busy, io_wait, available, total, _ = _HEADER.unpack_from(self._map, 0)
+            version, taken_at, cores, busy, io_wait, available, total, owner, in_all, _ = _HEADER.unpack_from(self._map)
             if not version % 2 and _NUMBER.unpack_from(self._map, 0)[0] == version:
                 age_s = max(0.0, time.monotonic() - taken_at)
-                return Load(cores, busy, io_wait, available, total, age_s)
+                return Load(cores, busy, io_wait, available, total, age_s, owner, in_all)
 
     @property
     def draining(self) -> bool:
@@ -78,76 +89,122 @@ class Scoreboard:
         """In the listener: from now on decline."""
         self._write(_DRAINING_OFFSET, _NUMBER.pack(1))
 
+    # --- the host's standing --------------------------------------------------------------------------
+
+    @property
+    def speed(self) -> float:
+        """The learned speed of this host; 1 is the reference."""
+        speed: float = _DOUBLE.unpack_from(self._map, _HEADER.size)[0]
+        return speed
+
+    def learn(self, work_s: float, elapsed_s: float, share: float) -> None:
+        """Take in how long predicted work took; of two that learn at once one is forgotten, which does no harm."""
+        self._write(_HEADER.size, _DOUBLE.pack(learn_speed(self.speed, work_s, elapsed_s, share)))
+
+    def faults(self, half_life_s: float) -> float:
+        """Faults of the host, decayed until now."""
+        _, faults, counted_at = _STANDING.unpack_from(self._map, _HEADER.size)
+        return decayed(faults, time.monotonic() - counted_at, half_life_s)
+
+    def add_fault(self, half_life_s: float) -> None:
+        """The host, not a user's command, failed."""
+        faults = self.faults(half_life_s) + 1.0
+        self._write(_HEADER.size, _STANDING.pack(self.speed, faults, time.monotonic()))
+
+    # --- cells ----------------------------------------------------------------------------------------
+
     def write_cell(self, worker: int, cell: Cell) -> None:
-        """In worker number `worker`: put up its numbers. In the listener: clear a dead worker's."""
-        position = _HEADER.size + worker * _CELL.size
-        data = _CELL.pack(cell.running, cell.waiting, cell.leased, cell.closed, cell.leased_until, 0)
-        self._write(position, data)
+        """In worker number `worker`: put up its numbers."""
+        data = _CELL.pack(cell.running, cell.waiting, cell.leased, cell.closed, cell.waiting_since)
+        self._write(_CELLS_OFFSET + worker * _CELL.size, data)
 
     def read_cell(self, worker: int) -> Cell:
         """The numbers of one worker."""
-        position = _HEADER.size + worker * _CELL.size
-        running, waiting, leased, closed, leased_until, _ = _CELL.unpack_from(self._map, position)
-        return Cell(running, waiting, leased, closed, leased_until)
+        return Cell(*_CELL.unpack_from(self._map, _CELLS_OFFSET + worker * _CELL.size))
+
+    def clear_worker(self, worker: int) -> None:
+        """In the listener: take down what a dead worker had put up."""
+        self.write_cell(worker, Cell())
+        for slot in range(self.slots):
+            if _NUMBER.unpack_from(self._map, self._slots_offset + slot * _SLOT.size)[0] == worker + 1:
+                self.write_slot(slot, None, 0.0)
+
+    def write_slot(self, slot: int, worker: int | None, ends_at: float) -> None:
+        """By the slot's holder: whose command runs there and when it is expected to end (monotonic seconds)."""
+        owner = 0 if worker is None else worker + 1
+        self._write(self._slots_offset + slot * _SLOT.size, _SLOT.pack(owner, ends_at))
 
     def commitments(self) -> Commitments:
-        """What all workers together have promised, expired leases left out."""
+        """What all workers together have promised."""
         now = time.monotonic()
         running = waiting = leased = 0
-        for run, wait, lease, _, until, _ in _CELL.iter_unpack(self._map[_HEADER.size :]):
+        for run, wait, lease, _, _ in _CELL.iter_unpack(self._map[_CELLS_OFFSET : self._slots_offset]):
             running += run
             waiting += wait
-            leased += lease if until > now else 0
-        return Commitments(self.slots, running, waiting, leased)
+            leased += lease
+        ends = [end - now for owner, end in _SLOT.iter_unpack(self._map[self._slots_offset :]) if owner]
+        ends.sort()
+        return Commitments(self.slots, running, waiting, leased, tuple(ends))
+
+    def longest_waiting(self) -> float:
+        """Since when the one has waited that has waited longest, over all workers; 0 when nobody waits."""
+        cells = _CELL.iter_unpack(self._map[_CELLS_OFFSET : self._slots_offset])
+        return min((cell[4] for cell in cells if cell[4]), default=NEVER)
 
 
 class WorkerBoard:
     """One worker's side of the scoreboard: counts its threads' work and publishes each change."""
 
-    def __init__(self, scoreboard: Scoreboard, worker: int, lease_s: float) -> None:
+    def __init__(self, scoreboard: Scoreboard, worker: int) -> None:
         self.scoreboard = scoreboard
-        self.lease_s = lease_s
         self._worker = worker
         self._lock = threading.Lock()
-        self._running = self._waiting = self._closed = 0
-        self._leases: dict[int, float] = {}
-        self._next_lease = 1
+        self._running = self._leased = self._closed = 0
+        self._waiting: dict[int, float] = {}  # since when, by turn
+        self._next_turn = 1
 
     def _publish(self) -> None:
-        until = 0.0
-        if self._leases:
-            now = time.monotonic()
-            self._leases = {lease: end for lease, end in self._leases.items() if end > now}
-            until = max(self._leases.values(), default=0.0)
-        self.scoreboard.write_cell(
-            self._worker, Cell(self._running, self._waiting, len(self._leases), self._closed, until)
-        )
+        since = min(self._waiting.values(), default=NEVER)
+        cell = Cell(self._running, len(self._waiting), self._leased, self._closed, since)
+        self.scoreboard.write_cell(self._worker, cell)
 
-    def count(self, *, running: int = 0, waiting: int = 0, closed: int = 0, lease: int = 0) -> None:
-        """Add to the worker's numbers; `lease`, if it is held, becomes what is counted."""
+    def count(self, *, running: int = 0, leased: int = 0, closed: int = 0) -> None:
+        """Add to the worker's numbers."""
         with self._lock:
-            self._leases.pop(lease, None)
             self._running += running
-            self._waiting += waiting
+            self._leased += leased
             self._closed += closed
-            assert self._running >= 0 <= self._waiting
+            assert self._running >= 0 <= self._leased
             self._publish()
 
-    def holds(self, lease: int) -> bool:
-        """Whether this place is still held."""
-        return self._leases.get(lease, 0.0) > time.monotonic()
+    def begin(self, slot: int, run_s: float, leased: bool = False) -> None:
+        """A command is committed to `slot`, which may have been leased, and is expected to take `run_s` seconds."""
+        self.scoreboard.write_slot(slot, self._worker, time.monotonic() + run_s)
+        self.count(running=1, leased=-leased)
 
-    def lease(self) -> int:
-        """Hold a place for `lease_s` seconds; answers its number."""
+    def end(self, slot: int) -> None:
+        """The command in `slot` has ended, and the slot is about to be given back."""
+        self.scoreboard.write_slot(slot, None, 0.0)
+        self.count(running=-1)
+
+    # --- turns ----------------------------------------------------------------------------------------
+
+    def queue(self) -> int:
+        """Begin to wait for a slot; answers the number of the turn."""
         with self._lock:
-            lease = self._next_lease
-            self._next_lease += 1
-            self._leases[lease] = time.monotonic() + self.lease_s
+            turn = self._next_turn
+            self._next_turn += 1
+            self._waiting[turn] = time.monotonic()
             self._publish()
-            return lease
+            return turn
 
-    def release(self, lease: int) -> None:
-        """Give a place back; an expired or unknown one is fine."""
+    def leave_queue(self, turn: int) -> None:
+        """Wait no longer."""
         with self._lock:
-            if self._leases.pop(lease, None) is not None:
-                self._publish()
+            del self._waiting[turn]
+            self._publish()
+
+    def is_next(self, turn: int | None) -> bool:
+        """Whether nobody has waited longer: who has no turn yet comes after all that have."""
+        longest = self.scoreboard.longest_waiting()
+        return longest == NEVER or (turn is not None and self._waiting.get(turn, longest) <= longest)

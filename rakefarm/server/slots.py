@@ -80,10 +80,11 @@ class WorkerSlots:
                 return number
         return None
 
-    def give_back(self, number: int) -> None:
-        """End the holding of a slot taken with `try_take`."""
+    def give_back(self, number: int, wake: bool = True) -> None:
+        """End the holding of a slot taken with `try_take`. Without `wake` nobody is told: for who could not use it."""
         with self._lock:
             assert number in self._held
             self._held.remove(number)
             fcntl.flock(self._files[number], fcntl.LOCK_UN)
-        os.eventfd_write(self._event, 1)
+        if wake:
+            os.eventfd_write(self._event, 1)

@@ -15,10 +15,11 @@ from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import handoff
 from rakefarm.server.conversation import Conversation
+from rakefarm.server.desk import Desk
 from rakefarm.server.executors import Executors
+from rakefarm.server.grants import Grants
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
-from rakefarm.server.slots import Slots
 from rakefarm.server.store import Store
 from rakefarm.server.workplace import Workplace
 
@@ -35,7 +36,7 @@ def run_worker(
     number: int,
     channel: socket.socket,
     settings: ServerSettings,
-    slots: Slots,
+    grants: Grants,
     scoreboard: Scoreboard,
     directory: str,
     isolation: str,
@@ -50,13 +51,13 @@ def run_worker(
         _raise_open_files()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
-        worker_slots = slots.open()
+        worker_grants = grants.open()
     except OSError as error:
         logger.error("a worker can't start: %s: %s", error.filename or "", error.strerror)
         return BOOT_FAILED
-    board = WorkerBoard(scoreboard, number, settings.lease_s)
+    board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
-    work = Workplace(settings, worker_slots, slots.count, board, store, sandbox, executors, isolation, name)
+    work = Workplace(settings, worker_grants, board, store, sandbox, executors, isolation, name)
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work)
     try:
@@ -90,6 +91,7 @@ class _Crew:
 
     def __init__(self, work: Workplace) -> None:
         self._work = work
+        self._desk = Desk(work)
         self._lock = threading.Lock()
         self._conversations: set[Conversation] = set()
 
@@ -113,7 +115,7 @@ class _Crew:
             self._work.board.count(closed=1)
             connection.close()
             return
-        conversation = Conversation(connection, peer, self._work)
+        conversation = Conversation(connection, peer, self._work, self._desk)
         with self._lock:
             self._conversations.add(conversation)
         try:

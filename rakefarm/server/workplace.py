@@ -4,18 +4,17 @@ from msgspec import Struct
 
 from rakefarm.config import ServerSettings
 from rakefarm.server.executors import Executors
+from rakefarm.server.grants import WorkerGrants
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import WorkerBoard
-from rakefarm.server.slots import WorkerSlots
 from rakefarm.server.store import Store
 
 
 class Workplace(Struct, frozen=True):
-    """What a worker's threads share: settings, its view of slots and scoreboard, its store, sandbox, executors."""
+    """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors."""
 
     settings: ServerSettings
-    slots: WorkerSlots
-    slot_count: int
+    grants: WorkerGrants
     board: WorkerBoard
     store: Store
     sandbox: WorkerSandbox

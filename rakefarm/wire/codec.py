@@ -133,7 +133,8 @@ def _number_codec(kind: type) -> tuple[Encoder, Decoder]:
 
 
 def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
-    """Encoder and decoder of a frozen Struct, compiled from its annotations."""
+    """Encoder and decoder of a frozen Struct, compiled from its annotations. Fields become variables of the same name,
+    so whatever else the code names begins with an underscore, or is a function that no field is called like."""
     hints = get_type_hints(cls)
     runs: list[list[str]] = []  # neighbouring numbers together, everything else alone
     for name in cls.__struct_fields__:
@@ -158,35 +159,35 @@ def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
         if hints[run[0]] in NUMBERS:
             form = struct.Struct(">" + "".join("Q" + NUMBERS[hints[name]] for name in run))
             scope[f"pack{index}"], scope[f"unpack{index}"] = form.pack, form.unpack_from
-            parts.append(f"pack{index}({', '.join(f'8, value.{name}' for name in run)})")
-            decoding.append(f"{', '.join(f'size_{name}, {name}' for name in run)} = unpack{index}(data, at)")
-            decoding.append(f"at += {form.size}")
+            parts.append(f"pack{index}({', '.join(f'8, _value.{name}' for name in run)})")
+            decoding.append(f"{', '.join(f'size_{name}, {name}' for name in run)} = unpack{index}(_data, _at)")
+            decoding.append(f"_at += {form.size}")
             decoding.append(f"if {' or '.join(f'size_{name} != 8' for name in run)}: refuse_size()")
             for name in run:
                 if hints[name] is float:
-                    encoding.append(f"isfinite(value.{name}) or refuse_infinite(value.{name})")
+                    encoding.append(f"isfinite(_value.{name}) or refuse_infinite(_value.{name})")
                     decoding.append(f"isfinite({name}) or refuse_number({name})")
         else:
             name = run[0]
             scope[f"encode{index}"], scope[f"decode{index}"] = _field_codec(hints[name])
-            encoding.append(f"{name} = encode{index}(value.{name})")
+            encoding.append(f"{name} = encode{index}(_value.{name})")
             parts.append(f"pack_size(len({name}))")
             parts.append(name)
-            decoding.append("start = at + 8; at = start + unpack_size(data, at)[0]")
-            decoding.append("if at > end: refuse_cut()")
-            decoding.append(f"{name} = decode{index}(data[start:at])")
+            decoding.append("_start = _at + 8; _at = _start + unpack_size(_data, _at)[0]")
+            decoding.append("if _at > _end: refuse_cut()")
+            decoding.append(f"{name} = decode{index}(_data[_start:_at])")
     names = ", ".join(name for run in runs for name in run)
     joined = f"join(({', '.join(parts)},))" if parts else "b''"
     source = [
-        "def encode(value):",
+        "def encode(_value):",
         *(f"    {line}" for line in encoding),
         f"    return {joined}",
-        "def decode(data):",
-        "    at, end = 0, len(data)",
+        "def decode(_data):",
+        "    _at, _end = 0, len(_data)",
         "    try:",
         *(f"        {line}" for line in decoding or ["pass"]),
         "    except error: refuse_cut()",
-        "    if at != end: refuse_cut()",
+        "    if _at != _end: refuse_cut()",
         f"    return cls({names})",
     ]
     exec("\n".join(source), scope)  # noqa: S102 - the names are those of our own structures

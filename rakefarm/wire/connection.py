@@ -68,6 +68,7 @@ class Connection:
         self._incoming_body = 0
         self._outgoing_body = 0
         self._ended = False
+        self._count = 0
 
     @property
     def story(self) -> tuple[str, ...]:
@@ -94,7 +95,13 @@ class Connection:
         self.state = following
         self._outgoing_body = body_bytes or 0
         self._story.append(_SENT[number])
+        self._count += 1
         return data
+
+    def take_count(self) -> int:
+        """How many messages were sent and received since this was asked last."""
+        count, self._count = self._count, 0
+        return count
 
     def body_sent(self, count: int) -> None:
         """Account for `count` bytes of the body of the last message, written by the driver."""
@@ -179,6 +186,7 @@ class Connection:
         self.state = following
         self._incoming_body = body_bytes
         self._story.append(_RECEIVED[message_type])
+        self._count += 1
         return message
 
     @property

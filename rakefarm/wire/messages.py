@@ -10,6 +10,8 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from rakefarm.market.curve import Curve
+
 PROTOCOL_NAME = "rakefarm"
 PROTOCOL_VERSIONS = (1,)
 """The versions that this code speaks, in order of preference."""
@@ -23,6 +25,7 @@ class MessageType(IntEnum):
     QUOTE_REQUEST = 10
     QUOTE = 11
     DECLINE = 12
+    WAIT = 13
     EXECUTE = 20
     NEED = 21
     FILE = 22
@@ -44,6 +47,20 @@ class Need(Struct, frozen=True):
     value: str
 
 
+class Task(Struct, frozen=True):
+    """What an action is to the market. `kind` is compile, link or other; `input_bytes` the size of all its inputs.
+
+    `work_s` and `memory_bytes` are what the client expects from experience, 0 when it has none: the reference seconds
+    of work (its time alone on a core of speed 1), and the peak memory.
+    """
+
+    kind: str
+    needs: tuple[Need, ...]
+    input_bytes: int
+    work_s: float
+    memory_bytes: int
+
+
 class Term(Struct, frozen=True):
     """One named part of a price, as `bid.price` made it."""
 
@@ -52,10 +69,11 @@ class Term(Struct, frozen=True):
 
 
 class Offer(Struct, frozen=True):
-    """A price and the place that is held for it.
+    """A price and, unless `lease` is 0, the place that is held for it.
 
     `price` decides the auction (a pure number, above zero); `seconds` predicts the action's time here.
-    `lease` names the place on this connection; it is held for `valid_s` seconds.
+    `lease` names the place on this connection; it is held for `valid_s` seconds. `curve` is what the price was read
+    from, so that the client can predict further actions here.
     """
 
     price: float
@@ -63,6 +81,7 @@ class Offer(Struct, frozen=True):
     terms: tuple[Term, ...]
     lease: int
     valid_s: float
+    curve: Curve
 
 
 class Input(Struct, frozen=True):
@@ -111,11 +130,9 @@ class Welcome(Struct, frozen=True):
 
 
 class QuoteRequest(Struct, frozen=True):
-    """client: what would this cost? `kind` is compile, link or other; `input_bytes` all its inputs."""
+    """client: what would this cost?"""
 
-    kind: str
-    needs: tuple[Need, ...]
-    input_bytes: int
+    task: Task
 
 
 class Quote(Struct, frozen=True):
@@ -125,22 +142,33 @@ class Quote(Struct, frozen=True):
 
 
 class Decline(Struct, frozen=True):
-    """server: I can't or won't run this now. `reason` is one word for programs, `text` a line for people."""
+    """server: I can't or won't run this now. `reason` is one word for programs, `text` a line for people.
+
+    `curves` holds a fresh curve when asking again may help, or nothing.
+    """
 
     reason: str
     text: str
+    curves: tuple[Curve, ...] = ()
+
+
+class Wait(Struct, frozen=True):
+    """client: tell me when a slot is free for this. Clients that wait are served in turn."""
+
+    task: Task
 
 
 class Execute(Struct, frozen=True):
     """client: run this command. The manifest names its inputs by content.
 
-    `lease` is the offer's (0: none). `declared` is 1 when `produces` is the exact list of outputs, else 0.
+    `lease` is the offer's (0: none). `start` is 1 when the command is to start now or be declined with a fresh curve, 0
+    when it may wait for a slot. `declared` is 1 when `produces` is the exact list of outputs, else 0.
     `timeout_s` 0 means no limit. `label` names the action in the server's log.
     """
 
     lease: int
-    kind: str
-    needs: tuple[Need, ...]
+    start: int
+    task: Task
     command: bytes
     manifest: tuple[Input, ...]
     declared: int
@@ -167,7 +195,7 @@ class Supplied(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """server: still alive. `phase` is queued or running; CPU and memory are the whole process tree's."""
+    """server: still alive. `phase` is waiting, queued or running; CPU and memory are the whole process tree's."""
 
     phase: str
     elapsed_s: float
@@ -179,7 +207,8 @@ class Result(Struct, frozen=True):
     """server: the command has ended. `outcome` is one of `OUTCOMES`.
 
     `status` is the exit status (exited), the signal's number (signalled), else 0. `elapsed_s` is the
-    command's own time, `queued_s` its wait for a slot. `detail` is a line for people.
+    command's own time, `queued_s` its wait for a slot. `work_s` is the work it did, in reference seconds: its time, by
+    the speed of this host and the share of a core that it had. `detail` is a line for people.
     """
 
     outcome: str
@@ -188,6 +217,7 @@ class Result(Struct, frozen=True):
     queued_s: float
     cpu_s: float
     peak_memory_bytes: int
+    work_s: float
     detail: str
 
 
@@ -216,9 +246,9 @@ class Output(Struct, frozen=True):
 
 
 class Delivered(Struct, frozen=True):
-    """server: that was everything. `offers` holds a fresh offer for a like action, or nothing."""
+    """server: that was everything. `curves` holds a fresh curve, for actions like this one."""
 
-    offers: tuple[Offer, ...] = ()
+    curves: tuple[Curve, ...] = ()
 
 
 class Ack(Struct, frozen=True):
@@ -238,6 +268,7 @@ Message = (
     | QuoteRequest
     | Quote
     | Decline
+    | Wait
     | Execute
     | NeedFiles
     | File
@@ -258,6 +289,7 @@ CLASSES: dict[MessageType, type[Message]] = {
     MessageType.QUOTE_REQUEST: QuoteRequest,
     MessageType.QUOTE: Quote,
     MessageType.DECLINE: Decline,
+    MessageType.WAIT: Wait,
     MessageType.EXECUTE: Execute,
     MessageType.NEED: NeedFiles,
     MessageType.FILE: File,

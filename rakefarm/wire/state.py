@@ -35,6 +35,7 @@ class State(Enum):
     ADMITTING = "the server accepts or refuses the client"
     READY = "the client may ask for a quote or have a command executed"
     QUOTING = "the server quotes a price or declines"
+    WAITING = "the server tells when a slot is free for the client"
     STAGING = "the server says which input files it lacks, or starts at once"
     SUPPLYING = "the client sends the files that the server lacks"
     RUNNING = "the server reports progress until the command has ended"
@@ -53,6 +54,10 @@ TRANSITIONS: dict[tuple[State, Role, M], State] = {
     (S.READY, CLIENT, M.EXECUTE): S.STAGING,
     (S.QUOTING, SERVER, M.QUOTE): S.READY,
     (S.QUOTING, SERVER, M.DECLINE): S.READY,
+    (S.READY, CLIENT, M.WAIT): S.WAITING,
+    (S.WAITING, SERVER, M.PROGRESS): S.WAITING,
+    (S.WAITING, SERVER, M.QUOTE): S.READY,
+    (S.WAITING, SERVER, M.DECLINE): S.READY,
     (S.STAGING, SERVER, M.NEED): S.SUPPLYING,
     (S.STAGING, SERVER, M.PROGRESS): S.RUNNING,
     (S.STAGING, SERVER, M.RESULT): S.DELIVERING,

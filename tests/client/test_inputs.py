@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rakefarm.client import inputs
-from rakefarm.client.inputs import Hasher, InputError, arrange, expand, find_missing, staged_path
+from rakefarm.client.inputs import Hasher, InputError, arrange, expand, measure, staged_path
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +182,7 @@ def test_a_link_to_a_file_is_that_file(project: Path) -> None:
 @pytest.mark.parametrize("name", ["none.c", "inc/none.h", "file/below.h", "*.none", "inc/**/*.none"])
 def test_a_missing_file_is_named(name: str) -> None:
     make("file", "inc/a.h")
-    assert find_missing([name]) == name
+    assert measure([name]).missing == name
     with pytest.raises(InputError, match="missing required file") as refusal:
         expand(["file", name])
     assert name in str(refusal.value)
@@ -190,16 +190,16 @@ def test_a_missing_file_is_named(name: str) -> None:
 
 def test_a_dangling_link_is_missing() -> None:
     os.symlink("nowhere", "dangling.c")
-    assert find_missing(["dangling.c"]) == "dangling.c"
+    assert measure(["dangling.c"]).missing == "dangling.c"
     with pytest.raises(InputError, match=r"missing required file dangling\.c"):
         expand(["dangling.c"])
 
 
 def test_the_first_missing_one_is_told() -> None:
     make("a.c")
-    assert find_missing(["a.c", "b.c", "c.c"]) == "b.c"
-    assert find_missing(["a.c"]) is None
-    assert find_missing([]) is None
+    assert measure(["a.c", "b.c", "c.c"]).missing == "b.c"
+    assert measure(["a.c"]).missing is None
+    assert measure([]).missing is None
 
 
 def test_a_fifo_is_refused_and_not_opened() -> None:

@@ -1,0 +1,431 @@
+"""Carries out what the award policy decides: asks hosts, waits for slots, hands actions to runners, tells what happened.
+
+    runner threads ──finished, refused, lost──┐
+    main thread ──quotes, free slots, time────┴─► policy ──► effects: ask, wait (here), award (to a runner)
+
+The policy is a pure object that sees one event at a time; whoever has an event calls it, under one lock, and carries out
+the effects. So a runner that ends an action usually gets its next one out of its own call, and nobody else is woken.
+Questions go out on links of their own and are watched by the main thread, which also keeps the time.
+"""
+
+import os
+import random
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from rakefarm.client.farm import Farm, Member
+from rakefarm.client.jobs import RemoteJob
+from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
+from rakefarm.client.quotes import absurdity
+from rakefarm.events import Notice, QuoteReceived, Stream
+from rakefarm.market import policy as market
+from rakefarm.market.policies import DEFAULT, POLICIES
+from rakefarm.transport import Lost, explain
+from rakefarm.wire import ProtocolError
+from rakefarm.wire.messages import Decline, Offer
+
+PASSING_REASONS = frozenset(
+    {"memory", "disk", "draining", "input_lost", "executor", "sandbox", "full", "license_in_use"}
+)
+"""Reasons to decline that may be over in a moment, unlike a tool that isn't there."""
+RETRY_PAUSE_S = 0.2
+REVIVE_S = 0.25
+"""How often a host that was left out for a while is looked at again."""
+SLOW_S = 1e-3
+SLOW_CALLS = 20
+"""So many calls in a row of more than a millisecond of processor time, and a policy is too slow."""
+
+
+class Assignment(Struct, frozen=True):
+    """An action for a runner: where, at what price, and the link that holds a slot for it, if there is one."""
+
+    job: RemoteJob
+    member: Member
+    price: float
+    seconds: float
+    start_now: bool
+    link: Link | None = None
+    lease: int = 0
+
+
+class _Question(Struct, frozen=True):
+    member: Member
+    link: Link
+    job: RemoteJob
+    waits: bool
+    deadline: float
+
+
+class NoHost(Exception):
+    """No host will run an action; the text names each and why."""
+
+
+class Broker:
+    """Runs one policy over one farm. `run_set` is for the main thread, `tell` for any."""
+
+    def __init__(
+        self,
+        farm: Farm,
+        stream: Stream,
+        make_policy: Callable[[market.View], market.Policy],
+        quote_s: float,
+        attempts: int,
+        seed: int | None,
+        assign: Callable[[Assignment], None],
+        give_up: Callable[[RemoteJob, str], None],
+    ) -> None:
+        """`assign` hands an action to a runner, `give_up` is told of one that no host will run."""
+        self._farm = farm
+        self._stream = stream
+        self._quote_s = quote_s
+        self._attempts = attempts
+        self._assign = assign
+        self._give_up = give_up
+        self._random = random.Random(seed)  # noqa: S311 - for choices that may be repeated, not for secrets
+        self._lock = threading.RLock()
+        self._policy = make_policy(self)
+        self._slow = 0
+        self._members = {member.name: member for member in farm.members}
+        self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
+        self._flying: set[int] = set()
+        self._questions: dict[int, _Question] = {}
+        self._leases: dict[str, tuple[Link, Offer]] = {}
+        self._reasons: dict[object, dict[str, str]] = {}  # lasting refusals, by task and host
+        self._passing: dict[object, dict[str, str]] = {}
+        self._rounds: dict[object, int] = {}
+        self._asked_again: dict[object, float] = {}
+        self._down: set[str] = set()
+        self._reviving: set[str] = set()
+        self._wake_at: float | None = None
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+
+    # --- the policy's view ----------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def random(self) -> float:
+        """A random number, repeatable with --seed."""
+        return self._random.random()
+
+    def transfer_s(self, job: market.Job, host: str) -> float:
+        """Seconds that sending what the host lacks would take."""
+        return self._members[host].transfer_seconds(self._jobs[job.number].sizes) if job.number in self._jobs else 0.0
+
+    # --- in the main thread ---------------------------------------------------------------------------
+
+    def run_set(self, jobs: Sequence[RemoteJob]) -> None:
+        """Have all these jobs performed; answers when each has been finished or given up."""
+        with self._lock:
+            self._jobs = {job.number: job for job in jobs}
+            self._reasons.clear()
+            self._passing.clear()
+            self._rounds.clear()
+            usable = self._farm.usable()
+            self._down = {member.name for member in self._farm.members} - {member.name for member in usable}
+            facts = tuple([_facts(member) for member in usable if member.ready])
+            self._do(self._ask_policy(market.SetStarted(tuple([job.market for job in jobs]), facts)))
+            self._check_hopeless()
+        while self._jobs:
+            self._serve_once()
+        self._end_questions()
+
+    def _serve_once(self) -> None:
+        now = time.monotonic()
+        due = [question.deadline for question in list(self._questions.values())]
+        due += [self._wake_at] if self._wake_at is not None else []
+        due += [*self._asked_again.values()]
+        due += [now + REVIVE_S] if self._down else []
+        wait_s = max(0.0, min(due) - now) if due else -1
+        for descriptor, _ in self._epoll.poll(wait_s):
+            if descriptor == self._wake:
+                os.eventfd_read(self._wake)
+            else:
+                self._take_answer(descriptor)
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for descriptor, question in list(self._questions.items()):
+                if question.deadline <= now:
+                    self._drop_question(descriptor)
+                    self._host_failed(question.member, f"no quote within {self._quote_s:g} s")
+            if self._wake_at is not None and self._wake_at <= now:
+                self._wake_at = None
+                self._do(self._ask_policy(market.Woken()))
+            for task, when in list(self._asked_again.items()):
+                if when <= now:
+                    del self._asked_again[task]
+                    self._ask_again(task)
+            if self._down:
+                for member in self._farm.usable():
+                    if member.name in self._down and member.name not in self._reviving:
+                        self._reviving.add(member.name)
+                        threading.Thread(target=self._revive, args=(member,), daemon=True).start()
+            self._check_hopeless()
+
+    def _revive(self, member: Member) -> None:
+        """In a thread of its own, since connecting may take seconds."""
+        link = self._farm.checkout(member)
+        if link is not None:
+            self._farm.give_back(member, link)
+        with self._lock:
+            self._reviving.discard(member.name)
+            if link is not None and member.name in self._down:
+                self._down.discard(member.name)
+                self._do(self._ask_policy(market.HostUp(_facts(member))))
+
+    def _take_answer(self, descriptor: int) -> None:
+        with self._lock:
+            question = self._questions.get(descriptor)
+            if question is None:
+                return
+            try:
+                answer = question.link.take_answer(readable=True)
+            except (Lost, ProtocolError, ValueError) as error:
+                self._drop_question(descriptor)
+                self._lost_answer(question, explain(error) if not isinstance(error, ValueError) else "closed")
+                return
+            if answer is None:
+                if question.waits:  # a beat: it lives
+                    self._questions[descriptor] = _Question(
+                        question.member, question.link, question.job, True, time.monotonic() + _silence_s()
+                    )
+                return
+            self._epoll.unregister(descriptor)
+            del self._questions[descriptor]
+            self._note(question, answer)
+
+    def _lost_answer(self, question: _Question, reason: str) -> None:
+        """A kept link may have been closed meanwhile (a worker died, say): then another is tried."""
+        self._ask(question.job, question.member, question.waits)
+
+    def _note(self, question: _Question, answer: Offer | Decline) -> None:
+        job, member = question.job, question.member
+        absurd = absurdity(answer) if isinstance(answer, Offer) else ""
+        if isinstance(answer, Decline) or absurd:
+            self._farm.give_back(member, question.link)
+            reason = absurd or f"{answer.reason}: {answer.text}"  # type: ignore[union-attr]
+            lasting = not absurd and isinstance(answer, Decline) and answer.reason not in PASSING_REASONS
+            self._stream.emit(QuoteReceived(action=job.number, host=member.name, price=None, reason=reason))
+            if absurd:
+                self._host_failed(member, reason)
+                return
+            self._note_refusal(job, member.name, reason, lasting)
+            self._do(self._ask_policy(market.Declined(job.market, member.name, lasting)))
+            self._check_hopeless()
+            return
+        assert isinstance(answer, Offer)
+        self._passing.get(job.market.task, {}).pop(member.name, None)
+        if question.waits and answer.lease:
+            self._put_lease(member, question.link, answer)
+            self._do(self._ask_policy(market.SlotFree(member.name, answer.curve)))
+            return
+        self._farm.give_back(member, question.link)
+        terms = {term.name: term.value for term in answer.terms}
+        self._stream.emit(
+            QuoteReceived(action=job.number, host=member.name, price=answer.price, seconds=answer.seconds, terms=terms)
+        )
+        quoted = market.Quoted(job.market, member.name, answer.price, answer.seconds, answer.curve)
+        self._do(self._ask_policy(quoted))
+
+    def _put_lease(self, member: Member, link: Link, offer: Offer) -> None:
+        before = self._leases.pop(member.name, None)
+        if before is not None:
+            self._farm.give_back(member, before[0])
+        self._leases[member.name] = (link, offer)
+
+    def _end_questions(self) -> None:
+        """The set is over: who still waits for a slot waits no longer."""
+        with self._lock:
+            for descriptor in list(self._questions):
+                self._drop_question(descriptor)
+            for name, (link, _) in self._leases.items():
+                self._farm.give_back(self._members[name], link)
+            self._leases.clear()
+            self._wake_at = None
+            self._asked_again.clear()
+
+    def _drop_question(self, descriptor: int) -> None:
+        question = self._questions.pop(descriptor)
+        self._epoll.unregister(descriptor)
+        self._farm.discard(question.link)
+
+    # --- what happened, from any thread ---------------------------------------------------------------
+
+    def finished(self, job: RemoteJob, host: str, seconds: float, curve: object) -> None:
+        """A runner has ended a job, one way or the other."""
+        with self._lock:
+            self._end(job)
+            event = market.Finished(job.market, host, seconds, curve)  # type: ignore[arg-type]
+            self._do(self._ask_policy(event))
+
+    def refused(self, job: RemoteJob, host: str, curve: object) -> None:
+        """The host was full."""
+        with self._lock:
+            self._flying.discard(job.number)
+            self._do(self._ask_policy(market.Refused(job.market, host, curve)))  # type: ignore[arg-type]
+
+    def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
+        """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so."""
+        with self._lock:
+            self._flying.discard(job.number)
+            effects = [*self._ask_policy(market.Lost(job.market, host))]
+            if host_down:
+                effects = [effect for effect in effects if getattr(effect, "host", "") != host]
+            self._do(effects)
+            if host_down:
+                self._host_failed(self._members[host], host_down)
+            self._check_hopeless()
+
+    def _end(self, job: RemoteJob) -> None:
+        self._flying.discard(job.number)
+        self._jobs.pop(job.number, None)
+        if not self._jobs:
+            os.eventfd_write(self._wake, 1)
+
+    def _host_failed(self, member: Member, reason: str) -> None:
+        """It is left out, and the policy told; its other jobs there come back as lost by themselves."""
+        self._farm.leave_out(member, reason)
+        if member.name not in self._down:
+            self._down.add(member.name)
+            os.eventfd_write(self._wake, 1)
+            self._do(self._ask_policy(market.HostDown(member.name)))
+            self._check_hopeless()
+
+    # --- effects --------------------------------------------------------------------------------------
+
+    def _ask_policy(self, event: market.Event) -> Sequence[market.Effect]:
+        started = time.thread_time()
+        try:
+            effects = self._policy.handle(event)
+        except Exception as error:
+            return self._replace_policy(f"it raised {type(error).__name__}: {error}")
+        self._slow = self._slow + 1 if time.thread_time() - started > SLOW_S else 0
+        if self._slow > SLOW_CALLS:
+            return [*effects, *self._replace_policy("it takes more than a millisecond to decide")]
+        return effects
+
+    def _replace_policy(self, why: str) -> Sequence[market.Effect]:
+        """A policy that fails is replaced by the default for the rest of the build, which must not fail for it."""
+        name = type(self._policy).__name__
+        if isinstance(self._policy, type(POLICIES[DEFAULT](self))):
+            if why.startswith("it takes"):
+                self._slow = -1_000_000  # the default has no substitute, and a slow plan is still one
+                return []
+            raise RuntimeError(f"the default policy failed: {why}")
+        text = f"the award policy {name} is replaced by '{DEFAULT}' for the rest of this build: {why}"
+        self._stream.emit(Notice(level="warning", text=text))
+        self._slow = 0
+        self._policy = POLICIES[DEFAULT](self)
+        pending = tuple([job.market for job in self._jobs.values() if job.number not in self._flying])
+        facts = tuple([_facts(member) for member in self._farm.usable() if member.ready])
+        return self._policy.handle(market.SetStarted(pending, facts))
+
+    def _do(self, effects: Sequence[market.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case market.Award(job, host, price, seconds, start_now):
+                    self._award(job, host, price, seconds, start_now)
+                case market.Ask(job, hosts):
+                    for host in hosts:
+                        if job.number in self._jobs:
+                            self._ask(self._jobs[job.number], self._members[host], waits=False)
+                case market.Wait(host, job):
+                    if job.number in self._jobs:
+                        self._ask(self._jobs[job.number], self._members[host], waits=True)
+                case market.WakeAt(when):
+                    self._wake_at = when if self._wake_at is None else min(self._wake_at, when)
+                    os.eventfd_write(self._wake, 1)
+
+    def _award(self, job: market.Job, host: str, price: float, seconds: float, start_now: bool) -> None:
+        if job.number not in self._jobs or job.number in self._flying:
+            return
+        self._flying.add(job.number)
+        link, lease = None, 0
+        held = self._leases.pop(host, None)
+        if held is not None:
+            link, lease = held[0], held[1].lease
+        member = self._members[host]
+        self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, link, lease))
+
+    def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
+        while (link := self._farm.checkout(member)) is not None:
+            try:
+                link.wait(job.task) if waits else link.ask(job.task)
+            except (Lost, ProtocolError):
+                self._farm.discard(link)
+                continue
+            descriptor = link.transport.socket.fileno()
+            deadline = time.monotonic() + (_silence_s() if waits else self._quote_s)
+            self._questions[descriptor] = _Question(member, link, job, waits, deadline)
+            self._epoll.register(descriptor, select.EPOLLIN)
+            os.eventfd_write(self._wake, 1)  # the main thread has a new deadline
+            return
+        self._host_failed(member, member.problem or "lost")
+
+    # --- when nobody bids -----------------------------------------------------------------------------
+
+    def _note_refusal(self, job: RemoteJob, host: str, reason: str, lasting: bool) -> None:
+        kept = self._reasons if lasting else self._passing
+        kept.setdefault(job.market.task, {})[host] = reason
+
+    def _check_hopeless(self) -> None:
+        """Give up what no host will ever run; ask again, a bounded number of times, for what none would run just now."""
+        names = {member.name for member in self._farm.members if member.name not in self._down}
+        asked = {question.job.market.task for question in self._questions.values()}
+        for task in {job.market.task for job in self._jobs.values()}:
+            if task in asked or task in self._asked_again:
+                continue
+            lasting, passing = self._reasons.get(task, {}), self._passing.get(task, {})
+            if names - lasting.keys() - passing.keys():
+                continue
+            waiting = [job for job in self._jobs.values() if job.market.task == task and job.number not in self._flying]
+            if not waiting:
+                continue
+            rounds = self._rounds[task] = self._rounds.get(task, 0) + 1
+            if passing.keys() & names and rounds < self._attempts:
+                self._asked_again[task] = time.monotonic() + RETRY_PAUSE_S * rounds
+                os.eventfd_write(self._wake, 1)
+                continue
+            reason = self._explain(lasting | passing)
+            for job in waiting:
+                self._end(job)
+                self._do(self._ask_policy(market.Withdrawn(job.market)))
+                self._give_up(job, reason)
+
+    def _explain(self, refusals: dict[str, str]) -> str:
+        reasons = {member.name: member.problem for member in self._farm.members if member.problem}
+        reasons |= refusals
+        return "; ".join(f"{host}: {reason}" for host, reason in reasons.items()) or "there are no hosts"
+
+    def _ask_again(self, task: object) -> None:
+        """After a pause: the same question to those that would not just now."""
+        passing = self._passing.pop(task, {})
+        job = next((job for job in self._jobs.values() if job.market.task == task), None)
+        for name in passing if job is not None else ():
+            if name not in self._down:
+                assert job is not None
+                self._ask(job, self._members[name], waits=False)
+
+    def close(self) -> None:
+        """Let go of the kernel's objects. The farm closes the links."""
+        self._epoll.close()
+        os.close(self._wake)
+
+
+def _facts(member: Member) -> market.HostFacts:
+    slots = min(member.slots, member.host.slots or member.slots)
+    return market.HostFacts(member.name, slots, member.cores)
+
+
+def _silence_s() -> float:
+    return BEAT_S * MISSED_BEATS + 1.0

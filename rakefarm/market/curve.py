@@ -1,0 +1,59 @@
+"""The price curve: what a server says of itself, so that a client can predict any number of actions there.
+
+A command that shares the machine with others runs at
+
+    rate(k) = speed × min(1, cores / (k + b))
+
+where k commands of the farm and b busy cores of other users share `cores` processors fairly, as the Linux scheduler
+shares them among runnable processes of equal weight (sched(7), CFS and EEVDF). A job of w reference seconds (its time
+alone on a processor of speed 1) so takes w / rate(k).
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+LONGEST_LIST = 64
+"""Slots whose times a curve names; a machine with more has always one soon."""
+
+
+class Curve(Struct, frozen=True):
+    """One server, when it said so. `free_in_s` are seconds until each of its slots comes free, ascending, 0 for one
+    that is free; at most LONGEST_LIST of them. `busy` are busy cores of other users, `busy_in_all` of everyone, as last sampled; `running` commands of the farm
+    that run or are committed, `waiting` clients that wait for a slot; `version` grows with each curve of a server,
+    `valid_s` is how long it may be believed (seconds)."""
+
+    cores: int
+    slots: int
+    speed: float
+    busy: float
+    busy_in_all: float
+    running: int
+    waiting: int
+    version: int
+    valid_s: float
+    free_in_s: tuple[float, ...]
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that a command could start in now; those that others wait for are not ours to take."""
+        return self.free_in_s.count(0.0)
+
+
+def rate(speed: float, cores: int, busy: float, commands: int) -> float:
+    """Reference seconds of work that each of `commands` gets done in a second; above zero."""
+    return speed * min(1.0, cores / max(commands + busy, 1e-9))
+
+
+def free_times(slots: int, ends_in_s: Sequence[float], reserved: int, run_s: float) -> tuple[float, ...]:
+    """When each slot comes free: `ends_in_s` are the expected ends of running commands (seconds from now; one that is
+    overdue may end at any moment), `reserved` places are promised, each for a command of about `run_s`."""
+    busy = sorted(max(end, 1e-3) for end in ends_in_s)[:slots]
+    times = [0.0] * (slots - len(busy)) + busy
+    for _ in range(min(reserved, 4 * slots)):
+        # Who was promised a place takes the first that comes free.
+        earliest = times.pop(0)
+        later = earliest + run_s
+        position = next((index for index, time in enumerate(times) if time > later), len(times))
+        times.insert(position, later)
+    return tuple(times[:LONGEST_LIST])

@@ -1,0 +1,86 @@
+"""What commands took before: the client's predictions, by what a command is and not where it lies.
+
+A signature is the command with the directories taken off its paths, so that the same file of another checkout, and an
+action of yesterday's build, are known again. What was never seen is predicted by its kind and the size of its inputs,
+from all that was seen of that kind. Pure: loading and keeping are the caller's.
+"""
+
+import re
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+SEEN_SHARE = 0.4
+"""What the newest time counts in a signature's average: a file that has grown is known again after a few builds."""
+MOST_SIGNATURES = 20_000
+_DIRECTORIES = re.compile(r"[^\s=:,'\"]*/")
+
+
+class Experience(Struct, array_like=True):
+    """Of one signature: reference seconds, input bytes, peak memory (bytes), and how often it was seen."""
+
+    work_s: float
+    input_bytes: int
+    memory_bytes: int
+    count: int
+
+
+class Prediction(Struct, frozen=True):
+    """Reference seconds and peak memory (bytes; 0 when unknown); `sure` when this very signature was seen."""
+
+    work_s: float
+    memory_bytes: int
+    sure: bool
+
+
+def signature_of(command: str) -> str:
+    """The command without directories: `cc -Iinclude -c src/a.c` and `cc -I/x/include -c a.c` are one."""
+    return " ".join(_DIRECTORIES.sub("", command).split())
+
+
+class History:
+    """Experience by signature, and an average by kind. Not for two threads at once."""
+
+    def __init__(self, known: Iterable[tuple[str, Experience]] = ()) -> None:
+        self._known = dict(known)
+        self._kinds: dict[str, Experience] = {}
+
+    def items(self) -> Iterable[tuple[str, Experience]]:
+        """Everything worth keeping, what was seen longest ago first."""
+        return self._known.items()
+
+    def predict(self, signature: str, kind: str, input_bytes: int) -> Prediction | None:
+        """What the command will take, or None when nothing like it was seen.
+
+        Work grows with the size of the inputs, as far as the kind's average tells, but not below a quarter of that
+        average: a compiler's start and its headers cost the same for every file.
+        """
+        seen = self._known.get(signature)
+        if seen is not None:
+            return Prediction(seen.work_s, seen.memory_bytes, sure=True)
+        like = self._kinds.get(kind)
+        if like is None:
+            return None
+        size = input_bytes / like.input_bytes if like.input_bytes and input_bytes else 1.0
+        return Prediction(like.work_s * min(max(0.25 + 0.75 * size, 0.25), 4.0), 0, sure=False)
+
+    def learn(self, signature: str, kind: str, input_bytes: int, work_s: float, memory_bytes: int) -> None:
+        """Take in how it went: reference seconds and peak memory in bytes."""
+        if not 0.0 < work_s < 1e6:
+            return
+        before = self._known.pop(signature, None)  # the newest stand last
+        share = SEEN_SHARE if before is not None else 1.0
+        old = before or Experience(work_s, input_bytes, memory_bytes, 0)
+        self._known[signature] = Experience(
+            old.work_s + share * (work_s - old.work_s),
+            input_bytes,
+            max(memory_bytes, int(old.memory_bytes * 0.9)),
+            old.count + 1,
+        )
+        while len(self._known) > MOST_SIGNATURES:
+            del self._known[next(iter(self._known))]
+        like = self._kinds.setdefault(kind, Experience(work_s, input_bytes, 0, 0))
+        like.count += 1
+        share = max(0.05, 1.0 / like.count)
+        like.work_s += share * (work_s - like.work_s)
+        like.input_bytes += int(share * (input_bytes - like.input_bytes))

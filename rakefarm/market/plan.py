@@ -1,0 +1,260 @@
+"""The default policy: plan the whole set, commit only what can start now.
+
+At the start of a set every host is asked once for each sort of job in it. From the curves that come with the answers
+the policy knows when each slot of each host comes free, and so it needs no further question: it goes through the jobs,
+longest first, and gives each to the host where it would *finish* first (list scheduling by earliest finish time, as
+HEFT's processor selection: Topcuoglu, Hariri, Wu 2002; longest first: Graham 1969). A job whose slot is free now is
+awarded; one that would rather wait for a faster host stays with us, and the host is asked to tell when a slot is free.
+Every result brings a fresh curve, and the plan is made again.
+
+So nothing queues at a host that another could start, and no burst of quotes sees the same idle host: a curve is marked
+off as it is used. A host that refused an award is full, whatever its curve says, for a time that doubles from 50 ms to
+5 s with each further refusal.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from msgspec import Struct, field
+
+from rakefarm.market.curve import Curve, rate
+from rakefarm.market.policy import (
+    Ask,
+    Award,
+    Declined,
+    Effect,
+    Event,
+    Finished,
+    HostDown,
+    HostFacts,
+    HostUp,
+    Job,
+    Lost,
+    Quoted,
+    Refused,
+    SetStarted,
+    SlotFree,
+    View,
+    Wait,
+    WakeAt,
+    Withdrawn,
+    Woken,
+)
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+HORIZON = 48
+"""Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
+
+
+class _Host(Struct):
+    """What we know of a host: its curve, when we got it, and what we have done there since."""
+
+    name: str
+    slots: int
+    curve: Curve | None = None
+    read_at: float = 0.0
+    taken: int = 0  # slots that we have awarded since the curve was made
+    held: int = 0  # slots that are held for us
+    ours: int = 0  # actions of ours that are there
+    waiting: bool = False
+    full_until: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
+    refuses: set[object] = field(default_factory=set)  # tasks that it will never run
+
+
+class PlanPolicy:
+    """See the module's head."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._hosts: dict[str, _Host] = {}
+        self._pending: deque[Job] = deque()
+        self._avoid: dict[int, set[str]] = {}
+
+    def handle(self, event: Event) -> Sequence[Effect]:
+        """Take in what happened; answers what is to be done."""
+        match event:
+            case SetStarted(jobs, hosts):
+                return self._start_set(jobs, hosts)
+            case Quoted(job, host, price, seconds, curve):
+                self._note_quote(self._host(host), job, price, seconds, curve)
+            case Declined(job, host, lasting):
+                known = self._host(host)
+                known.waiting = False
+                if lasting:
+                    known.refuses.add(job.task)
+                else:
+                    self._back_off(known)
+            case Refused(job, host, curve):
+                known = self._host(host)
+                known.ours -= 1
+                self._read(known, curve)
+                self._back_off(known)
+                self._pending.appendleft(job)
+            case SlotFree(host, curve):
+                known = self._host(host)
+                self._read(known, curve)
+                known.waiting, known.held, known.full_until = False, 1, 0.0
+            case Finished(_, host, _, curve):
+                known = self._host(host)
+                known.pause_s = FIRST_PAUSE_S
+                known.ours = max(0, known.ours - 1)
+                if curve is not None:
+                    self._read(known, curve)
+            case Lost(job, host):
+                self._avoid.setdefault(job.number, set()).add(host)
+                if host in self._hosts:
+                    self._hosts[host].ours = max(0, self._hosts[host].ours - 1)
+                self._pending.appendleft(job)
+            case Withdrawn(job):
+                self._pending = deque(pending for pending in self._pending if pending.number != job.number)
+            case HostUp(facts):
+                self._hosts[facts.name] = _Host(facts.name, facts.slots)
+                return [self._ask_like(job, (facts.name,)) for job in self._sorts()]
+            case HostDown(host):
+                self._hosts.pop(host, None)
+            case Woken():
+                pass
+        return self._plan()
+
+    def _host(self, name: str) -> _Host:
+        return self._hosts.setdefault(name, _Host(name, 1))
+
+    def _start_set(self, jobs: Sequence[Job], hosts: Sequence[HostFacts]) -> list[Effect]:
+        self._pending = deque(sorted(jobs, key=lambda job: -job.work_s))
+        self._avoid.clear()
+        # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
+        self._hosts = {facts.name: _Host(facts.name, facts.slots) for facts in hosts}
+        names = tuple(self._hosts)
+        return [self._ask_like(job, names) for job in self._sorts()] if names else []
+
+    def _sorts(self) -> list[Job]:
+        """One job of each sort that is pending."""
+        return list({job.task: job for job in reversed(self._pending)}.values())
+
+    @staticmethod
+    def _ask_like(job: Job, hosts: tuple[str, ...]) -> Ask:
+        return Ask(job, hosts)
+
+    def _note_quote(self, host: _Host, job: Job, price: float, seconds: float, curve: Curve) -> None:
+        host.factors[job.task] = price / seconds
+        host.refuses.discard(job.task)
+        self._read(host, curve)
+
+    def _read(self, host: _Host, curve: Curve) -> None:
+        if host.curve is None or curve.version >= host.curve.version:
+            host.curve, host.read_at, host.taken, host.held = curve, self._view.now(), 0, 0
+
+    def _back_off(self, host: _Host) -> None:
+        host.full_until = self._view.now() + host.pause_s
+        host.pause_s = min(host.pause_s * 2, LONGEST_PAUSE_S)
+
+    # --- the plan -------------------------------------------------------------------------------------
+
+    def _plan(self) -> list[Effect]:
+        """Award what can start now, wait where a slot is worth waiting for."""
+        now = self._view.now()
+        places = {host.name: self._places(host, now) for host in self._hosts.values() if host.curve is not None}
+        effects: list[Effect] = []
+        wanted: dict[str, Job] = {}
+        left: list[Job] = []
+        while self._pending and len(left) < HORIZON and any(times and times[0] <= 0.0 for times in places.values()):
+            job = self._pending.popleft()
+            best = self._best(job, places)
+            if best is None:
+                left.append(job)
+                continue
+            host, finish, run = best
+            times = places[host.name]
+            start = times.pop(0)
+            if start > 0.0:
+                wanted.setdefault(host.name, job)
+                left.append(job)
+            else:
+                host.taken += 1
+                host.ours += 1
+                host.held = max(0, host.held - 1)
+                effects.append(Award(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
+            _insert(times, start + run)
+        self._pending.extendleft(reversed(left))
+        effects += self._waits(places, wanted, skip=len(left))
+        pauses = [host.full_until for host in self._hosts.values() if host.full_until > now]
+        if self._pending and pauses:
+            effects.append(WakeAt(min(pauses)))
+        return effects
+
+    def _waits(self, places: dict[str, list[float]], wanted: dict[str, Job], skip: int) -> list[Effect]:
+        """Wait at the hosts of the plan. Where everything that runs is ours its end will bring a fresh curve anyway."""
+        shared = {
+            host.name
+            for host in self._hosts.values()
+            if not host.waiting and host.curve is not None and host.curve.running + host.curve.waiting > host.ours
+        }
+        if not shared or not self._pending:
+            return []
+        for job in islice(self._pending, skip, skip + 2 * len(places)):
+            best = self._best(job, places)
+            if best is not None:
+                host, _, run = best
+                times = places[host.name]
+                _insert(times, times.pop(0) + run)
+                wanted.setdefault(host.name, job)
+        for name in shared & wanted.keys():
+            self._hosts[name].waiting = True
+        return [Wait(name, wanted[name]) for name in sorted(shared & wanted.keys())]
+
+    def _places(self, host: _Host, now: float) -> list[float]:
+        """Seconds from now until each slot of the host comes free, as its curve and our own awards since have it."""
+        curve = host.curve
+        assert curve is not None
+        age = now - host.read_at
+        times = [max(0.0, time - age) if time > 0.0 else 0.0 for time in curve.free_in_s]
+        # An overdue end is no free slot yet: only the host can say so.
+        times = [
+            time if time > 0.0 or free == 0.0 else 0.005 for time, free in zip(times, curve.free_in_s, strict=True)
+        ]
+        run = self._typical(host)
+        for _ in range(min(host.taken, 2 * len(times))):
+            _insert(times, times.pop(0) + run)
+        if host.full_until > now:
+            times = [max(time, host.full_until - now) for time in times]
+        elif host.held and times and times[0] > 0.0:
+            times[0] = 0.0
+        return times
+
+    def _typical(self, host: _Host) -> float:
+        work = self._pending[0].work_s if self._pending else 0.5
+        return work / self._rate(host)
+
+    def _rate(self, host: _Host) -> float:
+        curve = host.curve
+        assert curve is not None
+        return rate(curve.speed, curve.cores, curve.busy, min(curve.running + host.taken + 1, curve.slots))
+
+    def _best(self, job: Job, places: dict[str, list[float]]) -> tuple[_Host, float, float] | None:
+        """The host where the job finishes first, when (seconds from now), and how long it occupies a slot there."""
+        avoided = self._avoid.get(job.number, ())
+        if len(avoided) >= len(places):
+            avoided = ()
+        best: tuple[float, _Host, float, float] | None = None
+        for name, times in places.items():
+            host = self._hosts[name]
+            if not times or job.task in host.refuses or name in avoided:
+                continue
+            run = max(job.work_s / self._rate(host), 1e-6)
+            transfer = self._view.transfer_s(job, name)
+            finish = max(times[0], transfer) + run
+            cost = finish + run * max(host.factors.get(job.task, 1.0) - 1.0, 0.0)
+            if best is None or cost < best[0]:
+                best = (cost, host, finish, run + transfer)
+        return best[1:] if best is not None else None
+
+
+def _insert(times: list[float], time: float) -> None:
+    position = len(times)
+    while position and times[position - 1] > time:
+        position -= 1
+    times.insert(position, time)

@@ -1,0 +1,108 @@
+"""Where a conversation's prices come from: the market's pure functions, fed with what is known here and now."""
+
+import os
+import platform
+import time
+
+from rakefarm.market.bid import (
+    Bid,
+    Commitments,
+    Job,
+    Standing,
+    bid,
+    curve_of,
+    refuse,
+    work_of,
+)
+from rakefarm.market.curve import Curve, rate
+from rakefarm.market.needs import Facilities, Refusal, cores_wanted
+from rakefarm.server.grants import parse_licenses
+from rakefarm.server.hours import is_within, parse_hours
+from rakefarm.server.workplace import Workplace
+from rakefarm.wire.messages import Task
+
+ARCHITECTURE = platform.machine()
+
+
+def job_of(task: Task) -> Job:
+    """The market's view of what a client asks for."""
+    needs = tuple([(need.key, need.value) for need in task.needs])
+    return Job(task.kind, needs, task.input_bytes, max(task.work_s, 0.0), task.memory_bytes)
+
+
+def licenses_of(task: Task) -> tuple[str, ...]:
+    """The licences that an action must hold, each once."""
+    return tuple(dict.fromkeys(need.value for need in task.needs if need.key == "license"))
+
+
+class Desk:
+    """Prices for one worker's conversations. For any thread."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self._work = workplace
+        self._board = workplace.board.scoreboard
+        self._price = workplace.settings.price
+        self._licenses = frozenset(parse_licenses(workplace.settings.licenses))
+        self._quiet = parse_hours(workplace.settings.quiet_hours)
+
+    def price(self, task: Task) -> Bid | Refusal:
+        """What it costs now, or why it can't be had at all."""
+        job = job_of(task)
+        load, promised = self._board.load(), self._board.commitments()
+        return bid(job, load, promised, self._facilities(job), self._price, self._standing())
+
+    def refusal(self, task: Task) -> Refusal | None:
+        """Why the task can't be taken at any price, or None. Being full is no reason."""
+        job = job_of(task)
+        return refuse(job, self._board.load(), self._facilities(job), self._price)
+
+    def curve(self, task: Task) -> Curve:
+        """The curve of this moment, for tasks like this one."""
+        job, load, promised = job_of(task), self._board.load(), self._board.commitments()
+        return curve_of(load, promised, self._standing(), self._run_s(job, promised))
+
+    def expect(self, task: Task) -> tuple[float, float]:
+        """How long it is expected to run, started now (seconds), and what share of a core it gets."""
+        job, load, promised = job_of(task), self._board.load(), self._board.commitments()
+        commands = promised.running + promised.leased + cores_wanted(job.needs)
+        share = rate(1.0, load.cores, load.busy, commands)
+        return work_of(job, self._price) / (self._board.speed * share), share
+
+    def share(self, task: Task) -> float:
+        """What share of a core each command gets, with this one running."""
+        load, promised = self._board.load(), self._board.commitments()
+        return rate(1.0, load.cores, load.busy, max(1, promised.running) + cores_wanted(job_of(task).needs) - 1)
+
+    def _run_s(self, job: Job, promised: Commitments) -> float:
+        load = self._board.load()
+        commands = promised.running + promised.leased + cores_wanted(job.needs)
+        return work_of(job, self._price) / rate(self._board.speed, load.cores, load.busy, commands)
+
+    def _standing(self) -> Standing:
+        return Standing(
+            speed=self._board.speed,
+            faults=self._board.faults(self._price.fault_half_life_s),
+            quiet=self._quiet is not None and is_within(self._quiet, time.localtime()),
+            version=time.monotonic_ns() // 1000,
+        )
+
+    def _facilities(self, job: Job) -> Facilities:
+        settings = self._work.settings
+        load = self._board.load()
+        status = os.statvfs(self._work.sandbox.path) if job.input_bytes else None
+        return Facilities(
+            cores=load.cores,
+            memory_available=load.memory_available,
+            disk_free=status.f_bavail * status.f_frsize if status else 1 << 62,
+            tools=frozenset([value for key, value in job.needs if key == "tool" and has_tool(value, settings.path)]),
+            licenses=self._licenses,
+            architecture=ARCHITECTURE,
+            draining=self._board.draining,
+        )
+
+
+def has_tool(name: str, search: str) -> bool:
+    """Whether a program of this name is on the search path."""
+    if not name or {"/", "\0"} & set(name):
+        return False
+    return any(os.access(os.path.join(directory, name), os.X_OK) for directory in search.split(":"))
