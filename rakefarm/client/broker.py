@@ -226,8 +226,11 @@ class Broker:
         assert isinstance(answer, Offer)
         self._passing.get(job.market.task, {}).pop(member.name, None)
         if question.waits and answer.lease:
-            self._put_lease(member, question.link, answer)
+            self._leases[member.name] = (question.link, answer)
             self._do(self._ask_policy(market.SlotFree(member.name, answer.curve)))
+            unused = self._leases.pop(member.name, None)
+            if unused is not None:
+                self._farm.discard(unused[0])  # which gives the slot up at once
             return
         self._farm.give_back(member, question.link)
         terms = {term.name: term.value for term in answer.terms}
@@ -237,20 +240,11 @@ class Broker:
         quoted = market.Quoted(job.market, member.name, answer.price, answer.seconds, answer.curve)
         self._do(self._ask_policy(quoted))
 
-    def _put_lease(self, member: Member, link: Link, offer: Offer) -> None:
-        before = self._leases.pop(member.name, None)
-        if before is not None:
-            self._farm.give_back(member, before[0])
-        self._leases[member.name] = (link, offer)
-
     def _end_questions(self) -> None:
         """The set is over: who still waits for a slot waits no longer."""
         with self._lock:
             for descriptor in list(self._questions):
                 self._drop_question(descriptor)
-            for name, (link, _) in self._leases.items():
-                self._farm.give_back(self._members[name], link)
-            self._leases.clear()
             self._wake_at = None
             self._asked_again.clear()
 

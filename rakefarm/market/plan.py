@@ -3,13 +3,14 @@
 At the start of a set every host is asked once for each sort of job in it. From the curves that come with the answers
 the policy knows when each slot of each host comes free, and so it needs no further question: it goes through the jobs,
 longest first, and gives each to the host where it would *finish* first (list scheduling by earliest finish time, as
-HEFT's processor selection: Topcuoglu, Hariri, Wu 2002; longest first: Graham 1969). A job whose slot is free now is
-awarded; one that would rather wait for a faster host stays with us, and the host is asked to tell when a slot is free.
-Every result brings a fresh curve, and the plan is made again.
+HEFT's processor selection: Topcuoglu, Hariri, Wu 2002; longest first: Graham 1969). Where the plan has a job start now
+the policy asks for the slot, by Wait, and awards the job when the slot is held for it; a job that would rather wait for
+a faster host stays with us, and so does our place in that host's queue. Every result brings a fresh curve, and the slot
+that came free with it, unless somebody waits for that.
 
-So nothing queues at a host that another could start, and no burst of quotes sees the same idle host: a curve is marked
-off as it is used. A host that refused an award is full, whatever its curve says, for a time that doubles from 50 ms to
-5 s with each further refusal.
+So nobody acts on a slot that another client may have taken in the meantime: many clients that see the same idle host
+are served in turn, and nothing queues at a host that another could start. A host that refused an award all the same is
+full, whatever its curve says, for a time that doubles from 50 ms to 5 s with each further refusal.
 """
 
 from collections import deque
@@ -56,9 +57,8 @@ class _Host(Struct):
     curve: Curve | None = None
     read_at: float = 0.0
     taken: int = 0  # slots that we have awarded since the curve was made
-    held: int = 0  # slots that are held for us
     ours: int = 0  # actions of ours that are there
-    waiting: bool = False
+    waiting: int = 0  # how often we stand in its queue
     full_until: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
@@ -83,7 +83,7 @@ class PlanPolicy:
                 self._note_quote(self._host(host), job, price, seconds, curve)
             case Declined(job, host, lasting):
                 known = self._host(host)
-                known.waiting = False
+                known.waiting = max(0, known.waiting - 1)
                 if lasting:
                     known.refuses.add(job.task)
                 else:
@@ -97,13 +97,16 @@ class PlanPolicy:
             case SlotFree(host, curve):
                 known = self._host(host)
                 self._read(known, curve)
-                known.waiting, known.held, known.full_until = False, 1, 0.0
+                known.waiting, known.full_until = max(0, known.waiting - 1), 0.0
+                return self._plan(startable=host)
             case Finished(_, host, _, curve):
                 known = self._host(host)
                 known.pause_s = FIRST_PAUSE_S
                 known.ours = max(0, known.ours - 1)
                 if curve is not None:
                     self._read(known, curve)
+                    if curve.free_slots:
+                        return self._plan(startable=host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
                 if host in self._hosts:
@@ -146,7 +149,7 @@ class PlanPolicy:
 
     def _read(self, host: _Host, curve: Curve) -> None:
         if host.curve is None or curve.version >= host.curve.version:
-            host.curve, host.read_at, host.taken, host.held = curve, self._view.now(), 0, 0
+            host.curve, host.read_at, host.taken = curve, self._view.now(), 0
 
     def _back_off(self, host: _Host) -> None:
         host.full_until = self._view.now() + host.pause_s
@@ -154,12 +157,15 @@ class PlanPolicy:
 
     # --- the plan -------------------------------------------------------------------------------------
 
-    def _plan(self) -> list[Effect]:
-        """Award what can start now, wait where a slot is worth waiting for."""
+    def _plan(self, startable: str = "") -> list[Effect]:
+        """Award a job to the host `startable`, which has a slot for us, if the plan has one start there; and wait for
+        the slots that the plan wants. A slot that is not used now is given up."""
         now = self._view.now()
         places = {host.name: self._places(host, now) for host in self._hosts.values() if host.curve is not None}
+        if startable in places and places[startable]:
+            places[startable][0] = 0.0
         effects: list[Effect] = []
-        wanted: dict[str, Job] = {}
+        wanted: dict[str, list[Job]] = {}
         left: list[Job] = []
         while self._pending and len(left) < HORIZON and any(times and times[0] <= 0.0 for times in places.values()):
             job = self._pending.popleft()
@@ -170,41 +176,53 @@ class PlanPolicy:
             host, finish, run = best
             times = places[host.name]
             start = times.pop(0)
-            if start > 0.0:
-                wanted.setdefault(host.name, job)
-                left.append(job)
-            else:
+            if start <= 0.0 and host.name == startable:
+                startable = ""
                 host.taken += 1
                 host.ours += 1
-                host.held = max(0, host.held - 1)
                 effects.append(Award(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
+            else:
+                wanted.setdefault(host.name, []).append(job)
+                left.append(job)
             _insert(times, start + run)
         self._pending.extendleft(reversed(left))
-        effects += self._waits(places, wanted, skip=len(left))
+        self._want_more(places, wanted, skip=len(left))
+        effects += self._waits(wanted)
         pauses = [host.full_until for host in self._hosts.values() if host.full_until > now]
         if self._pending and pauses:
             effects.append(WakeAt(min(pauses)))
         return effects
 
-    def _waits(self, places: dict[str, list[float]], wanted: dict[str, Job], skip: int) -> list[Effect]:
-        """Wait at the hosts of the plan. Where everything that runs is ours its end will bring a fresh curve anyway."""
+    def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], skip: int) -> None:
+        """What can't start yet may still wait at the hosts of the plan. Where everything that runs is ours there is no
+        need: its end brings a fresh curve."""
         shared = {
             host.name
             for host in self._hosts.values()
             if not host.waiting and host.curve is not None and host.curve.running + host.curve.waiting > host.ours
         }
-        if not shared or not self._pending:
-            return []
+        if not shared:
+            return
         for job in islice(self._pending, skip, skip + 2 * len(places)):
             best = self._best(job, places)
             if best is not None:
                 host, _, run = best
                 times = places[host.name]
                 _insert(times, times.pop(0) + run)
-                wanted.setdefault(host.name, job)
-        for name in shared & wanted.keys():
-            self._hosts[name].waiting = True
-        return [Wait(name, wanted[name]) for name in sorted(shared & wanted.keys())]
+                if host.name in shared:
+                    wanted.setdefault(host.name, [job])
+
+    def _waits(self, wanted: dict[str, list[Job]]) -> list[Effect]:
+        effects: list[Effect] = []
+        for name, jobs in wanted.items():
+            host = self._hosts[name]
+            free = host.curve.free_slots if host.curve is not None else 0
+            # One place in the queue for each slot that is free, or one for the next that comes free.
+            more = min(len(jobs), max(free - host.taken, 1)) - host.waiting
+            for job in jobs[: max(more, 0)]:
+                host.waiting += 1
+                effects.append(Wait(name, job))
+        return effects
 
     def _places(self, host: _Host, now: float) -> list[float]:
         """Seconds from now until each slot of the host comes free, as its curve and our own awards since have it."""
@@ -221,8 +239,6 @@ class PlanPolicy:
             _insert(times, times.pop(0) + run)
         if host.full_until > now:
             times = [max(time, host.full_until - now) for time in times]
-        elif host.held and times and times[0] > 0.0:
-            times[0] = 0.0
         return times
 
     def _typical(self, host: _Host) -> float:

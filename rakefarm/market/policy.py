@@ -77,7 +77,8 @@ class Refused(Event, frozen=True):
 
 
 class SlotFree(Event, frozen=True):
-    """The answer to Wait: a slot is held for us there, for a moment and for one Award."""
+    """The answer to Wait: a slot is held for us there, for one Award among the effects that answer this event. If there
+    is none, the slot is given up."""
 
     host: str
     curve: Curve
@@ -146,7 +147,8 @@ class Award(Effect, frozen=True):
 
 
 class Wait(Effect, frozen=True):
-    """Have the host tell when a slot is free, for a job like this; one Wait a host at a time."""
+    """Have the host tell when a slot is free, for a job like this. Each Wait is a place in its queue, answered once, by
+    SlotFree or Declined."""
 
     host: str
     job: Job
