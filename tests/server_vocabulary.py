@@ -42,6 +42,7 @@ from rakefarm.wire.messages import (
     Stderr,
     Stdout,
     Supplied,
+    Task,
     Variable,
     Welcome,
 )
@@ -324,8 +325,8 @@ def execute(command: bytes = b"true", *manifest: Input, **changes: object) -> Ex
     """A request to run `command`, but for the changes. `produces` makes the outputs declared."""
     fields: dict[str, object] = {
         "lease": 0,
-        "kind": "other",
-        "needs": (),
+        "start": 0,
+        "task": Task("other", (), 0, 0.0, 0),
         "command": command,
         "manifest": manifest,
         "declared": int("produces" in changes),
@@ -337,7 +338,7 @@ def execute(command: bytes = b"true", *manifest: Input, **changes: object) -> Ex
     return Execute(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-A_QUOTE = QuoteRequest("compile", (), 1000)
+A_QUOTE = QuoteRequest(Task("compile", (), 1000, 0.0, 0))
 
 
 @dataclass

@@ -1,11 +1,11 @@
-"""Carries out what the award policy decides: asks hosts, waits for slots, hands actions to runners, tells what happened.
+"""Carries out what the award policy decides: asks hosts, waits for slots, hands actions to runners, tells the rest.
 
     runner threads ──finished, refused, lost──┐
     main thread ──quotes, free slots, time────┴─► policy ──► effects: ask, wait (here), award (to a runner)
 
-The policy is a pure object that sees one event at a time; whoever has an event calls it, under one lock, and carries out
-the effects. So a runner that ends an action usually gets its next one out of its own call, and nobody else is woken.
-Questions go out on links of their own and are watched by the main thread, which also keeps the time.
+The policy is a pure object that sees one event at a time; whoever has an event calls it, under one lock, and carries
+out the effects. So a runner that ends an action usually gets its next one out of its own call, and nobody else is
+woken. Questions go out on links of their own and are watched by the main thread, which also keeps the time.
 """
 
 import os
@@ -85,7 +85,7 @@ class Broker:
         self._attempts = attempts
         self._assign = assign
         self._give_up = give_up
-        self._random = random.Random(seed)  # noqa: S311 - for choices that may be repeated, not for secrets
+        self._random = random.Random(seed)
         self._lock = threading.RLock()
         self._policy = make_policy(self)
         self._slow = 0
@@ -373,7 +373,7 @@ class Broker:
         kept.setdefault(job.market.task, {})[host] = reason
 
     def _check_hopeless(self) -> None:
-        """Give up what no host will ever run; ask again, a bounded number of times, for what none would run just now."""
+        """Give up what no host will ever run; ask again, a bounded number of times, for what none would just now."""
         names = {member.name for member in self._farm.members if member.name not in self._down}
         asked = {question.job.market.task for question in self._questions.values()}
         for task in {job.market.task for job in self._jobs.values()}:

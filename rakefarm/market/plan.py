@@ -162,7 +162,7 @@ class PlanPolicy:
         the slots that the plan wants. A slot that is not used now is given up."""
         now = self._view.now()
         places = {host.name: self._places(host, now) for host in self._hosts.values() if host.curve is not None}
-        if startable in places and places[startable]:
+        if places.get(startable):
             places[startable][0] = 0.0
         effects: list[Effect] = []
         wanted: dict[str, list[Job]] = {}
@@ -194,12 +194,14 @@ class PlanPolicy:
         return effects
 
     def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], skip: int) -> None:
-        """What can't start yet may still wait at the hosts of the plan. Where everything that runs is ours there is no
-        need: its end brings a fresh curve."""
+        """What can't start yet may still wait at the hosts of the plan. Where actions run and all are ours there is no
+        need: their end brings a fresh curve."""
         shared = {
             host.name
             for host in self._hosts.values()
-            if not host.waiting and host.curve is not None and host.curve.running + host.curve.waiting > host.ours
+            if not host.waiting
+            and host.curve is not None
+            and (not host.ours or host.curve.running + host.curve.waiting > host.ours)
         }
         if not shared:
             return

@@ -17,7 +17,7 @@ from rakefarm.server.staging import Staging, StagingFailed, check_manifest
 from rakefarm.server.turn import check_client, take_now, wait_for_grant
 from rakefarm.server.workplace import Workplace
 from rakefarm.snapshot import Made, MissingOutput, current_tick, find_declared, find_new
-from rakefarm.transport import Lost, Transport
+from rakefarm.transport import Transport
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import (
     Ack,

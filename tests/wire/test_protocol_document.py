@@ -4,9 +4,9 @@ import os
 import re
 
 import pytest
+from rakefarm.client.auction import PASSING_REASONS
 from wire_vocabulary import case_name
 
-from rakefarm.client.auction import PASSING_REASONS
 from rakefarm.client.link import BEAT_S as CLIENT_BEAT_S
 from rakefarm.client.link import MISSED_BEATS
 from rakefarm.server.action import BEAT_S, SUPPLY_S
