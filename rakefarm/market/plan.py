@@ -149,7 +149,8 @@ class PlanPolicy:
 
     def _read(self, host: _Host, curve: Curve) -> None:
         if host.curve is None or curve.version >= host.curve.version:
-            host.curve, host.read_at, host.taken = curve, self._view.now(), 0
+            # What we have awarded there and is still on its way is not in its curve yet.
+            host.curve, host.read_at, host.taken = curve, self._view.now(), max(0, host.ours - curve.running)
 
     def _back_off(self, host: _Host) -> None:
         host.full_until = self._view.now() + host.pause_s
@@ -260,7 +261,7 @@ class PlanPolicy:
         best: tuple[float, _Host, float, float] | None = None
         for name, times in places.items():
             host = self._hosts[name]
-            if not times or job.task in host.refuses or name in avoided:
+            if not times or job.task not in host.factors or job.task in host.refuses or name in avoided:
                 continue
             run = max(job.work_s / self._rate(host), 1e-6)
             transfer = self._view.transfer_s(job, name)

@@ -191,7 +191,7 @@ class Action:
         """Run it in its slot; answers the file system's time at its start, how it ended, and its long outputs."""
         task, desk = self._request.task, self._talk.desk
         if self._grant is None:
-            self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=False)
+            self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
         executor = self._work.executors.take()

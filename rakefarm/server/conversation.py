@@ -158,7 +158,7 @@ class Conversation:
 
     def _answer(self, task: Task, lease: int = 0) -> Quote | Decline:
         """The price now, with the lease that goes with it, or why there is none."""
-        answer = self.desk.price(task)
+        answer = self.desk.price(task, leased=int(lease > 0))
         if isinstance(answer, Refusal):
             return Decline(answer.reason, answer.text)
         terms = tuple([Term(name, value) for name, value in answer.terms.items()])
@@ -181,10 +181,8 @@ class Conversation:
                 beat_at = time.monotonic() + BEAT_S
 
         grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
-        self._lease += 1
-        answer = self._answer(task, self._lease)  # before our own lease counts as somebody's
-        self._leased = grant
-        self.workplace.board.count(leased=1)
+        self._lease, self._leased = self._lease + 1, grant
+        answer = self._answer(task, self._lease)
         if isinstance(answer, Decline):
             self._give_lease_back()
         self.transport.send(answer)
