@@ -154,6 +154,7 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.build import build
+    from rakefarm.client.ledger import Ledger
     from rakefarm.client.plain import OutputClosedError, ViewError
     from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
@@ -182,21 +183,24 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs))
     try:
-        with open_view(
-            options.progress,
-            options.color,
-            options.verbose,
-            options.json,
-            environ,
-            sys.stdout,
-            sys.stderr,
-        ) as view:
+        with (
+            open_view(
+                options.progress,
+                options.color,
+                options.verbose,
+                options.json,
+                environ,
+                sys.stdout,
+                sys.stderr,
+            ) as view,
+            Ledger(settings, environ, view) as ledger,
+        ):
             return build(
                 rakefile,
                 hosts,
                 settings,
                 environ,
-                [view],
+                [ledger, view],
                 keep_going=options.keep_going,
                 embedded=lambda: embedded_farm(environ, settings.jobs),
                 make_policy=make_policy,
