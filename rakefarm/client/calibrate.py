@@ -145,6 +145,8 @@ def _show(calibration: Calibration, environ: Mapping[str, str], stdout: TextIO) 
     draw([hosts, terms] if calibration.terms else [hosts], stdout)
     herd, fair = calibration.herd, calibration.fairness
     awards = f"{herd.herded} of {herd.awards} awards found their host full while another had a free slot"
+    if herd.passing:
+        awards += f", {herd.passing} more for less than {SETTLE_S * 1000:g} ms"
     shared = f"{fair.runs} builds shared hosts at one time" if fair.runs else "no builds shared hosts at one time"
     stdout.write(f"herd index  {_number(herd.index, '.3f')}  {awards}\n")
     stdout.write(f"fairness    {_number(fair.index, '.3f')}  {shared}\n")

@@ -44,10 +44,12 @@ class TermError(Struct, frozen=True):
 
 
 class Herd(Struct, frozen=True):
-    """Awards, and how many of them found their host full while another ready host had a free slot."""
+    """Awards, and how many of them found their host full while another ready host had a free slot; `index` is their
+    share. `passing` ones are not among them: their host had a slot free within a moment, see `herd_of`."""
 
     awards: int
     herded: int
+    passing: int
     index: float | None
 
 
@@ -132,8 +134,8 @@ def herd_of(runs: Iterable[Run], run_id: str | None = None, settle_s: float = 0.
     another host that was ready for that run had a free slot. All runs count as load, the awards of `run_id` only.
 
     A client says that an action has finished when its result has come and its outputs are installed; its slot was free
-    a little before. An action is held to fill its host until `settle_s` seconds before its end, and to leave a
-    slot of it free only from its end on, so that a slot's next user in between is not taken for one of a herd.
+    a little before, and the next user of that slot is none of a herd. So an award counts as `passing` when its host is
+    full no more once those are left out that end within `settle_s` seconds.
     """
     happenings: list[tuple[float, int, int, str, Run | None]] = []
     for run in runs:
@@ -144,14 +146,14 @@ def herd_of(runs: Iterable[Run], run_id: str | None = None, settle_s: float = 0.
             end = (run.last_s if award.ended_s is None else award.ended_s) + offset
             settled = max(begin, end - settle_s)
             happenings.append((begin, _COMES, 0, award.host, run))
-            # 1: it leaves those who fill the host, 0: those who leave no slot free.
+            # 1: it leaves those who fill the host, 0: those who are said to be there.
             happenings.append((settled, _LEAVES if settled > begin else _LEAVES_AT_ONCE, 1, award.host, None))
             happenings.append((end, _LEAVES if end > begin else _LEAVES_AT_ONCE, 0, award.host, None))
     happenings.sort(key=lambda happening: happening[:2])
     filling: Counter[str] = Counter()
     present: Counter[str] = Counter()
     ready: dict[str, dict[str, int]] = defaultdict(dict)
-    awards = herded = 0
+    awards = herded = passing = 0
     for _, what, number, host, happened_to in happenings:
         if happened_to is None:
             (filling if number else present)[host] -= 1
@@ -162,11 +164,15 @@ def herd_of(runs: Iterable[Run], run_id: str | None = None, settle_s: float = 0.
             continue
         if slots.get(host) and run_id in (None, happened_to.run_id):
             awards += 1
-            if filling[host] >= slots[host]:
-                herded += any(present[other] < slots[other] for other in slots if other != host)
+            full = present[host] >= slots[host]
+            if full and any(present[other] < slots[other] for other in slots if other != host):
+                if filling[host] >= slots[host]:
+                    herded += 1
+                else:
+                    passing += 1
         filling[host] += 1
         present[host] += 1
-    return Herd(awards, herded, herded / awards if awards else None)
+    return Herd(awards, herded, passing, herded / awards if awards else None)
 
 
 class _Group(Struct):

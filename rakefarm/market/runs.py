@@ -8,7 +8,7 @@ two clocks.
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -78,18 +78,7 @@ _Known = (
     | _ActionFinished
     | _BuildFinished
 )
-KNOWN_EVENTS = frozenset(
-    {
-        "build_started",
-        "host_ready",
-        "host_left_out",
-        "quote_received",
-        "action_placed",
-        "action_retried",
-        "action_finished",
-        "build_finished",
-    }
-)
+KNOWN_EVENTS = frozenset(kind.__struct_config__.tag for kind in get_args(_Known))
 """The events that are looked at; any other says nothing here."""
 
 
