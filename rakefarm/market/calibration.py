@@ -11,7 +11,7 @@ only the time since it was last placed counts. `statistics` says where the formu
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -97,7 +97,7 @@ def calibrate(runs: Mapping[str, Run], run_id: str | None = None, settle_s: floa
         overall=accuracy_of(everything),
         hosts={host: accuracy_of(by_host[host]) for host in sorted(by_host)},
         terms=terms_of(errors),
-        herd=herd_of(runs.values(), run_id, settle_s),
+        herd=herd_of(list(runs.values()), run_id, settle_s),
         fairness=fairness_of(runs.values(), run_id),
     )
 
@@ -129,7 +129,7 @@ def terms_of(errors: list[tuple[Mapping[str, float], float]]) -> dict[str, TermE
 _LEAVES, _CHANGES, _COMES, _LEAVES_AT_ONCE = range(4)
 
 
-def herd_of(runs: Iterable[Run], run_id: str | None = None, settle_s: float = 0.0) -> Herd:
+def herd_of(runs: Collection[Run], run_id: str | None = None, settle_s: float = 0.0) -> Herd:
     """The herd index: the share of awards that found their host full (as many actions there as it has slots) while
     another host that was ready for that run had a free slot. All runs count as load, the awards of `run_id` only.
 
@@ -153,6 +153,7 @@ def herd_of(runs: Iterable[Run], run_id: str | None = None, settle_s: float = 0.
     filling: Counter[str] = Counter()
     present: Counter[str] = Counter()
     ready: dict[str, dict[str, int]] = defaultdict(dict)
+    known = {run.run_id: run.slots for run in runs}
     awards = herded = passing = 0
     for _, what, number, host, happened_to in happenings:
         if happened_to is None:
@@ -162,6 +163,8 @@ def herd_of(runs: Iterable[Run], run_id: str | None = None, settle_s: float = 0.
         if what == _CHANGES:
             slots[host] = number
             continue
+        if slots.get(host) == 0:  # it had been left out, and is back
+            slots[host] = known[happened_to.run_id].get(host, 0)
         if slots.get(host) and run_id in (None, happened_to.run_id):
             awards += 1
             full = present[host] >= slots[host]

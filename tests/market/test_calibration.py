@@ -74,7 +74,7 @@ def merged(*tellers: Teller) -> list[Record]:
 def herd(*tellers: Teller, run_id: str | None = None, settle_s: float = 0.0) -> Herd:
     runs, foreign = read_runs(merged(*tellers))
     assert not foreign
-    return herd_of(runs.values(), run_id, settle_s)
+    return herd_of(list(runs.values()), run_id, settle_s)
 
 
 # --- bids -------------------------------------------------------------------------------------------------
@@ -204,9 +204,9 @@ def test_a_host_that_is_left_out_offers_no_room() -> None:
     told.run(1, "a", 1.0, 5.0)
     told.tell("host_left_out", 1.5, host="b", reason="lost")
     told.run(2, "a", 2.0, 6.0)
-    told.tell("host_ready", 3.0, host="b", slots=1)
-    told.run(3, "a", 4.0, 6.0)
-    assert herd(told) == Herd(3, 1, 0, 1 / 3)
+    told.run(3, "b", 3.0, 3.5)  # it is back, which only an award tells
+    told.run(4, "a", 4.0, 6.0)
+    assert herd(told) == Herd(4, 1, 0, 1 / 4)
 
 
 def test_another_runs_hosts_offer_no_room() -> None:
