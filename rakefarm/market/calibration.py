@@ -4,9 +4,9 @@
                                            ├─► herd: awards to a full host while another had room
                                            └─► fairness: slowdowns of runs that shared hosts
 
-A bid is the `seconds` of the winning quote. It is held against the `elapsed_s` of the action, when that succeeded: a
-compiler that stops at the first error says nothing of the prediction. Of an action that was lost and placed again,
-only the time since it was last placed counts. `statistics` says where the formulas are from.
+A bid is the `seconds` of the award, or else of the winning quote. It is held against the time from the award to the end
+of the action, when that succeeded there: a compiler that stops at the first error says nothing of the prediction, and
+neither do hosts that lost the action. `statistics` says where the formulas are from.
 """
 
 import math
@@ -86,12 +86,13 @@ def calibrate(runs: Mapping[str, Run], run_id: str | None = None, settle_s: floa
     errors: list[tuple[Mapping[str, float], float]] = []
     for run in chosen:
         for award in run.awards:
-            if award.quote is None or award.realised_s is None or not 0.0 < award.realised_s < math.inf:
+            if award.bid_s is None or award.realised_s is None or not 0.0 < award.realised_s < math.inf:
                 continue
-            pair = (award.quote.seconds, award.realised_s)
+            pair = (award.bid_s, award.realised_s)
             everything.append(pair)
             by_host[EMBEDDED if run.embedded else award.host].append(pair)
-            errors.append((award.quote.terms, award.quote.seconds - award.realised_s))
+            if award.terms is not None:
+                errors.append((award.terms, award.bid_s - award.realised_s))
     return Calibration(
         runs=len(chosen),
         overall=accuracy_of(everything),
@@ -189,8 +190,8 @@ class _Group(Struct):
 def fairness_of(runs: Iterable[Run], run_id: str | None = None) -> Fairness:
     """Jain's index of the slowdowns of runs that overlapped in time on shared hosts; of the group of `run_id` only.
 
-    A run's slowdown is its elapsed time over the sum of its actions' seconds divided by its hosts' slots. Runs
-    whose end is not recorded are left out.
+    A run's slowdown is its elapsed time over the sum of its actions' seconds, each from its award to its end, divided
+    by its hosts' slots. Runs whose end is not recorded are left out.
     """
     timed = []
     for run in runs:

@@ -52,16 +52,18 @@ class _ActionPlaced(_Record, frozen=True, kw_only=True, tag="action_placed"):
     action: int
     host: str
     attempt: int = 1
+    seconds: float | None = None
 
 
 class _ActionRetried(_Record, frozen=True, kw_only=True, tag="action_retried"):
     action: int
+    host: str
 
 
 class _ActionFinished(_Record, frozen=True, kw_only=True, tag="action_finished"):
     action: int
+    host: str
     outcome: str
-    elapsed_s: Seconds
 
 
 class _BuildFinished(_Record, frozen=True, kw_only=True, tag="build_finished"):
@@ -93,12 +95,15 @@ class Quote(Struct, frozen=True):
 
 
 class Award(Struct):
-    """One action on the host that won it. Times are the run's monotonic seconds; `realised_s` only of a success."""
+    """One action on a host that won it, the `attempt`-th time that one has it. `bid_s` predicts its end in seconds from
+    the award; `terms` are those of the price, when this action was quoted there. Times are the run's monotonic seconds;
+    `realised_s` only of a success."""
 
     host: str
     placed_s: float
-    quote: Quote | None
+    bid_s: float | None
     attempt: int = 1
+    terms: Mapping[str, float] | None = None
     ended_s: float | None = None
     realised_s: float | None = None
 
@@ -116,7 +121,7 @@ class Run(Struct):
     started_s: float | None = None
     elapsed_s: float | None = None
     quotes: dict[int, dict[str, Quote]] = field(default_factory=dict)
-    open: dict[int, Award] = field(default_factory=dict)
+    open: dict[int, dict[str, Award]] = field(default_factory=dict)
 
     @property
     def wall_offset(self) -> float:
@@ -133,22 +138,15 @@ class Run(Struct):
         now = self.last_s = record.time_s
         self.clock_distances.append(record.at.timestamp() - now)
         match record:
-            case _QuoteReceived(seconds=float() as seconds) if 0.0 < seconds < math.inf:
+            case _QuoteReceived(seconds=float() as seconds):
                 terms = {name: value for name, value in record.terms.items() if value is not None}
                 self.quotes.setdefault(record.action, {})[record.host] = Quote(seconds, terms)
             case _ActionPlaced():
-                quote = self.quotes.pop(record.action, {}).get(record.host)
-                award = Award(record.host, now, quote, record.attempt)
-                self.awards.append(award)
-                self.open[record.action] = award
+                self._place(record)
             case _ActionRetried():
-                self._close(record.action, now)
+                self._close(record.action, record.host, now)
             case _ActionFinished():
-                self.quotes.pop(record.action, None)
-                self.action_seconds += record.elapsed_s
-                ended = self._close(record.action, now)
-                if ended is not None and record.outcome == "succeeded":
-                    ended.realised_s = record.elapsed_s if ended.attempt == 1 else now - ended.placed_s
+                self._finish(record)
             case _HostReady():
                 self.ready.append((now, record.host, record.slots))
             case _HostLeftOut():
@@ -158,8 +156,35 @@ class Run(Struct):
             case _BuildFinished():
                 self.elapsed_s = record.elapsed_s
 
-    def _close(self, action: int, now: float) -> Award | None:
-        award = self.open.pop(action, None)
+    def _place(self, record: _ActionPlaced) -> None:
+        awards = self.open.setdefault(record.action, {})
+        for host, earlier in list(awards.items()):
+            # Placed again without being lost: the host was full and refused it, at once. A higher attempt is a copy of
+            # one that is slow, or its host is lost.
+            if earlier.attempt == record.attempt or host == record.host:
+                self._close(record.action, host, earlier.placed_s)
+        quote = self.quotes.get(record.action, {}).get(record.host)
+        bid_s, terms = record.seconds, None
+        if quote is not None:
+            terms = quote.terms
+            bid_s = quote.seconds if bid_s is None else bid_s
+        if bid_s is not None and not 0.0 < bid_s < math.inf:
+            bid_s = None
+        award = awards[record.host] = Award(record.host, record.time_s, bid_s, record.attempt, terms)
+        self.awards.append(award)
+
+    def _finish(self, record: _ActionFinished) -> None:
+        self.quotes.pop(record.action, None)
+        for host in list(self.open.get(record.action, ())):
+            award = self._close(record.action, host, record.time_s)
+            if award is not None and host == record.host:
+                self.action_seconds += max(0.0, record.time_s - award.placed_s)
+                if record.outcome == "succeeded":
+                    award.realised_s = record.time_s - award.placed_s
+        self.open.pop(record.action, None)
+
+    def _close(self, action: int, host: str, now: float) -> Award | None:
+        award = self.open.get(action, {}).pop(host, None)
         if award is not None:
             award.ended_s = now
         return award

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from rakefarm import cli
+from rakefarm import cli, events
 from rakefarm.client.calibrate import LedgerReader, calibrate
 from rakefarm.client.ledger import Ledger
 from rakefarm.config import ClientSettings, ConfigError
@@ -27,8 +27,25 @@ from rakefarm.events import (
 )
 
 
+class StoppedClock:
+    """The time of events, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time_ns(self) -> int:
+        return int(1_800_000_000e9 + self.now_s * 1e9)
+
+
+KEPT_AT = StoppedClock()
+
+
 @pytest.fixture
 def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setattr(events, "time", KEPT_AT)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return {"XDG_STATE_HOME": str(tmp_path / "state")}
 
@@ -39,7 +56,7 @@ def path(environ: dict[str, str]) -> Path:
 
 
 def keep(environ: dict[str, str], run_id: str, actions: int = 3, host: str = "[::1]:6238", **settings: object) -> None:
-    """A build of so many actions; each takes a millisecond and more."""
+    """A build of so many actions that take 0.1, 0.2, … seconds where 0.25 was bid."""
     with Ledger(structs.replace(ClientSettings(), **settings), environ, pytest.fail) as ledger:
         stream = Stream(run_id, [ledger])
         stream.emit(BuildStarted(rakefile="Rakefile", actions=actions, sets=1, hosts=(host,)))
@@ -49,8 +66,10 @@ def keep(environ: dict[str, str], run_id: str, actions: int = 3, host: str = "[:
                 ActionQueued(action=number, set_name="all", line=1, command=os.fsdecode(b"cc \xff.c"), remote=True),
                 QuoteReceived(action=number, host=host, price=0.3, seconds=0.25, terms={"base": 0.2, "memory": 0.1}),
                 ActionPlaced(action=number, host=host, price=0.3),
-                ActionFinished(action=number, host=host, outcome="succeeded", elapsed_s=0.1 * (number + 1)),
             )
+            took_s = 0.1 * (number + 1)
+            KEPT_AT.now_s += took_s
+            stream.emit(ActionFinished(action=number, host=host, outcome="succeeded", elapsed_s=took_s))
         stream.emit(BuildFinished(exit_status=0, succeeded=actions, failed=0, not_started=0, elapsed_s=1.0))
 
 

@@ -39,14 +39,14 @@ class Teller:
     def quote(self, time_s: float, action: int, host: str, seconds: float | None, **terms: float | None) -> None:
         self.tell("quote_received", time_s, action=action, host=host, price=seconds, seconds=seconds, terms=terms)
 
-    def place(self, time_s: float, action: int, host: str, attempt: int = 1) -> None:
-        self.tell("action_placed", time_s, action=action, host=host, price=1.0, attempt=attempt)
+    def place(self, time_s: float, action: int, host: str, attempt: int = 1, seconds: float | None = None) -> None:
+        self.tell("action_placed", time_s, action=action, host=host, price=1.0, attempt=attempt, seconds=seconds)
 
     def retry(self, time_s: float, action: int, host: str) -> None:
         self.tell("action_retried", time_s, action=action, host=host, reason="lost: gone")
 
-    def finish(self, time_s: float, action: int, elapsed_s: float, outcome: str = "succeeded") -> None:
-        self.tell("action_finished", time_s, action=action, host="", outcome=outcome, elapsed_s=elapsed_s)
+    def finish(self, time_s: float, action: int, host: str, outcome: str = "succeeded") -> None:
+        self.tell("action_finished", time_s, action=action, host=host, outcome=outcome, elapsed_s=1.0)
 
     def end(self, time_s: float, elapsed_s: float) -> "Teller":
         self.tell("build_finished", time_s, exit_status=0, elapsed_s=elapsed_s)
@@ -59,7 +59,7 @@ class Teller:
         if seconds is not None:
             self.quote(begin, action, host, seconds, **terms)
         self.place(begin, action, host)
-        self.finish(end, action, end - begin)
+        self.finish(end, action, host)
 
 
 def merged(*tellers: Teller) -> list[Record]:
@@ -87,7 +87,7 @@ def test_the_winning_quote_is_held_against_the_realised_time() -> None:
         told.quote(1.0, action, "slow", None)
         told.quote(1.0, action, "fast", bid)
         told.place(1.0, action, "fast")
-        told.finish(5.0, action, took)
+        told.finish(1.0 + took, action, "fast")
     runs, _ = read_runs(told.records)
     found = calibrate(runs)
     assert list(found.hosts) == ["fast"] and found.hosts["fast"] == found.overall
@@ -102,13 +102,15 @@ def test_what_says_nothing_of_a_bid_is_left_out() -> None:
     told = Teller("one").start(lab=2)
     told.quote(1.0, 1, "lab", 1.0)
     told.place(1.0, 1, "lab")
-    told.finish(2.0, 1, 1.0, outcome="failed")
+    told.finish(2.0, 1, "lab", outcome="failed")
     told.quote(1.0, 2, "lab", 1.0)
-    told.finish(1.0, 2, 0.0, outcome="not_run")
+    told.finish(1.0, 2, "", outcome="not_run")
     told.run(3, "local", 1.0, 2.0)
     told.run(4, "lab", 1.0, 1.0, 1.0)  # no time at all
     told.quote(1.0, 5, "lab", 1.0)
     told.place(1.0, 5, "lab")  # never told to have finished
+    told.place(1.0, 6, "lab", seconds=0.0)
+    told.finish(2.0, 6, "lab")
     runs, foreign = read_runs(told.records)
     found = calibrate(runs)
     assert not foreign and found.overall.actions == 0 and not found.hosts and not found.terms
@@ -123,11 +125,45 @@ def test_of_an_action_placed_again_the_last_place_counts() -> None:
     told.retry(4.0, 1, "lost")
     told.quote(4.0, 1, "kept", 3.0)
     told.place(4.0, 1, "kept", attempt=2)
-    told.finish(6.0, 1, 5.0)
+    told.finish(6.0, 1, "kept")
     runs, _ = read_runs(told.records)
     found = calibrate(runs)
     assert list(found.hosts) == ["kept"]
     assert (found.overall.bid_s, found.overall.realised_s) == (3.0, 2.0)
+
+
+def test_an_awards_own_prediction_comes_before_the_quote() -> None:
+    told = Teller("one").start(lab=1)
+    told.quote(1.0, 1, "lab", 5.0, base=5.0)
+    told.place(3.0, 1, "lab", seconds=2.0)
+    told.place(3.0, 2, "lab", seconds=4.0)  # a policy need not ask for each
+    told.finish(4.0, 1, "lab")
+    told.finish(5.0, 2, "lab")
+    runs, _ = read_runs(told.records)
+    found = calibrate(runs)
+    assert (found.overall.actions, found.overall.bid_s, found.overall.bias) == (2, 3.0, pytest.approx(2.0))
+    assert found.terms["base"].quotes == 1
+
+
+def test_of_two_copies_only_the_winner_says_something() -> None:
+    told = Teller("one").start(slow=1, quick=1)
+    told.place(1.0, 1, "slow", seconds=2.0)
+    told.place(5.0, 1, "quick", attempt=2, seconds=1.0)
+    told.run(2, "slow", 5.5, 5.6)
+    told.finish(6.0, 1, "quick")
+    told.run(3, "slow", 6.5, 7.0)
+    runs, _ = read_runs(told.records)
+    assert {host: found.actions for host, found in calibrate(runs).hosts.items()} == {"quick": 1}
+    assert herd(told) == Herd(4, 0, 0, 0.0)  # both hosts were full, and then neither
+
+
+def test_who_refused_an_award_is_not_filled_by_it() -> None:
+    told = Teller("one").start(a=1, b=1)
+    told.place(1.0, 1, "a", seconds=1.0)  # full of somebody else's
+    told.place(1.1, 1, "b", seconds=1.0)
+    told.run(2, "a", 1.5, 2.0)
+    told.finish(2.0, 1, "b")
+    assert herd(told) == Herd(3, 0, 0, 0.0)
 
 
 def test_the_terms_that_mislead_are_found() -> None:
@@ -272,7 +308,7 @@ def test_the_herd_index_is_a_share(actions: list[tuple[str, int, int]], slots: i
         happenings += [(begin, 0, number, host), (begin + length, 1, number, host)]
     for time_s, ends, number, host in sorted(happenings):
         if ends:
-            told.finish(time_s, number, 0.5)
+            told.finish(time_s, number, host)
         else:
             told.place(time_s, number, host)
     exact, found = herd(told), herd(told, settle_s=settle_s)
@@ -287,8 +323,7 @@ def test_the_herd_index_is_a_share(actions: list[tuple[str, int, int]], slots: i
 def build(run_id: str, begin: float, elapsed_s: float, work_s: Iterable[float], **slots: int) -> Teller:
     told = Teller(run_id).start(begin, **slots)
     for action, seconds in enumerate(work_s):
-        told.place(begin, action, next(iter(slots)))
-        told.finish(begin + seconds, action, seconds)
+        told.run(action, next(iter(slots)), begin, begin + seconds)
     return told.end(begin + elapsed_s, elapsed_s)
 
 
