@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = commands.add_parser("serve", help="run a server (also called rakeserver)")
     _add_serve_arguments(server)
     server.set_defaults(run=_serve)
+    calibrator = commands.add_parser("calibrate", help="hold bids against what came of them, from the ledger")
+    _add_calibrate_arguments(calibrator)
+    calibrator.set_defaults(run=_calibrate)
     return _run(parser, arguments)
 
 
@@ -123,6 +126,23 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
 
 
+# --- rakefarm calibrate ---------------------------------------------------------------------------------
+
+
+def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the ledger to read (default: this user's)")
+    parser.add_argument(
+        "--run", dest="run_id", default="all", metavar="ID", help="one run by its id, the 'last', or 'all' (default)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.calibrate import calibrate
+
+    return calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+
+
 # --- rakefarm build -------------------------------------------------------------------------------------
 
 
@@ -154,6 +174,7 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.build import build
+    from rakefarm.client.ledger import Ledger
     from rakefarm.client.plain import OutputClosedError, ViewError
     from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
@@ -182,21 +203,24 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs))
     try:
-        with open_view(
-            options.progress,
-            options.color,
-            options.verbose,
-            options.json,
-            environ,
-            sys.stdout,
-            sys.stderr,
-        ) as view:
+        with (
+            open_view(
+                options.progress,
+                options.color,
+                options.verbose,
+                options.json,
+                environ,
+                sys.stdout,
+                sys.stderr,
+            ) as view,
+            Ledger(settings, environ, view) as ledger,
+        ):
             return build(
                 rakefile,
                 hosts,
                 settings,
                 environ,
-                [view],
+                [ledger, view],
                 keep_going=options.keep_going,
                 embedded=lambda: embedded_farm(environ, settings.jobs),
                 make_policy=make_policy,
