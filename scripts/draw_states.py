@@ -18,7 +18,15 @@ from rakefarm.wire.state import SPEAKER, TRANSITIONS, State  # noqa: E402
 BEGIN = "<!-- generated: messages -->"
 END = "<!-- end -->"
 WIRE_TYPES = {int: "u64", float: "f64", str: "string", bytes: "bytes"}
-STRUCTURES = (messages.Need, messages.Term, messages.Offer, messages.Input, messages.Variable)
+STRUCTURES = (
+    messages.Need,
+    messages.Task,
+    messages.Curve,
+    messages.Term,
+    messages.Offer,
+    messages.Input,
+    messages.Variable,
+)
 
 HEAD = """\
 # The states of a conversation

@@ -44,6 +44,7 @@ from rakefarm.wire.messages import (
     Supplied,
     Task,
     Variable,
+    Wait,
     Welcome,
 )
 
@@ -321,12 +322,19 @@ def an_input(path: bytes, content: bytes = b"", **changes: object) -> Input:
     return Input(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def a_task(**changes: object) -> Task:
+    """What is to be priced, but for the changes."""
+    fields: dict[str, object] = {"kind": "other", "needs": (), "input_bytes": 0, "work_s": 0.0, "memory_bytes": 0}
+    return Task(**{**fields, **changes})  # type: ignore[arg-type]
+
+
 def execute(command: bytes = b"true", *manifest: Input, **changes: object) -> Execute:
-    """A request to run `command`, but for the changes. `produces` makes the outputs declared."""
+    """A request to run `command`, but for the changes, also those of its task. `produces` makes the outputs declared."""
+    of_task = {name: changes.pop(name) for name in Task.__struct_fields__ if name in changes}
     fields: dict[str, object] = {
         "lease": 0,
         "start": 0,
-        "task": Task("other", (), 0, 0.0, 0),
+        "task": a_task(**of_task),
         "command": command,
         "manifest": manifest,
         "declared": int("produces" in changes),
@@ -338,7 +346,8 @@ def execute(command: bytes = b"true", *manifest: Input, **changes: object) -> Ex
     return Execute(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-A_QUOTE = QuoteRequest(Task("compile", (), 1000, 0.0, 0))
+A_QUOTE = QuoteRequest(a_task(kind="compile", input_bytes=1000))
+A_WAIT = Wait(A_QUOTE.task)
 
 
 @dataclass
@@ -445,6 +454,18 @@ class Client:
         """A quote."""
         self.send(request)
         answer = self.read()
+        assert isinstance(answer, Quote | Decline), answer
+        return answer
+
+    def wait_for_slot(self, request: Wait = A_WAIT) -> Quote | Decline:
+        """The answer to WAIT, however long it takes."""
+        self.send(request)
+        return self.finish_waiting()
+
+    def finish_waiting(self) -> Quote | Decline:
+        """The answer to a WAIT that was sent."""
+        while isinstance(answer := self.read(), Progress):
+            assert answer.phase == "waiting", answer
         assert isinstance(answer, Quote | Decline), answer
         return answer
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from rakefarm.market.curve import Curve, free_times, rate
+from rakefarm.market.curve import OVERDUE_S, Curve, free_times, rate
 from rakefarm.market.needs import Facilities, Refusal, cores_wanted, refuse_need
 
 GIB = 1 << 30
@@ -49,7 +49,7 @@ class Load(Struct, frozen=True):
 
 class Commitments(Struct, frozen=True):
     """What this server has promised: commands running, waiting for a slot, and places held by leases; when the running
-    ones are expected to end (seconds from now, ascending)."""
+    ones are expected to end (seconds from now, ascending; below zero when overdue)."""
 
     slots: int
     running: int
@@ -168,7 +168,7 @@ def _wait(commitments: Commitments, own: int, run: float) -> float:
     if ahead < 0:
         return 0.0
     ends = commitments.ends_in_s or (run / 2,)
-    return ends[min(ahead, len(ends) - 1)] + run * (ahead // commitments.slots)
+    return max(ends[min(ahead, len(ends) - 1)], OVERDUE_S) + run * (ahead // commitments.slots)
 
 
 def _add_surcharges(

@@ -15,6 +15,8 @@ from msgspec import Struct
 
 LONGEST_LIST = 64
 """Slots whose times a curve names; a machine with more has always one soon."""
+OVERDUE_S = 1e-3
+"""When a command ends that should have ended by now: soon, and never before now."""
 
 
 class Curve(Struct, frozen=True):
@@ -51,7 +53,7 @@ def rate(speed: float, cores: int, busy: float, commands: int) -> float:
 def free_times(slots: int, ends_in_s: Sequence[float], reserved: int, run_s: float) -> tuple[float, ...]:
     """When each slot comes free: `ends_in_s` are the expected ends of running commands (seconds from now; one that is
     overdue may end at any moment), `reserved` places are promised, each for a command of about `run_s`."""
-    busy = sorted(max(end, 1e-3) for end in ends_in_s)[:slots]
+    busy = sorted(max(end, OVERDUE_S) for end in ends_in_s)[:slots]
     times = [0.0] * (slots - len(busy)) + busy
     for _ in range(min(reserved, 4 * slots)):
         # Who was promised a place takes the first that comes free.

@@ -133,13 +133,14 @@ def _number_codec(kind: type) -> tuple[Encoder, Decoder]:
 
 
 def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
-    """Encoder and decoder of a frozen Struct, compiled from its annotations. Fields become variables of the same name,
-    so whatever else the code names begins with an underscore, or is a function that no field is called like."""
+    """Encoder and decoder of a frozen Struct, compiled from its annotations. The generated code numbers its variables
+    and names a field only behind a dot, so a field may be called like anything in there."""
     hints = get_type_hints(cls)
-    runs: list[list[str]] = []  # neighbouring numbers together, everything else alone
-    for name in cls.__struct_fields__:
-        together = runs and hints[name] in NUMBERS and hints[runs[-1][-1]] in NUMBERS
-        runs[-1].append(name) if together else runs.append([name])
+    names = cls.__struct_fields__
+    runs: list[list[int]] = []  # neighbouring numbers together, everything else alone
+    for index, name in enumerate(names):
+        together = runs and hints[name] in NUMBERS and hints[names[runs[-1][-1]]] in NUMBERS
+        runs[-1].append(index) if together else runs.append([index])
     scope: dict[str, Any] = {
         "cls": cls,
         "pack_size": U64.pack,
@@ -155,40 +156,40 @@ def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
     encoding: list[str] = []
     decoding: list[str] = []
     parts: list[str] = []
-    for index, run in enumerate(runs):
-        if hints[run[0]] in NUMBERS:
-            form = struct.Struct(">" + "".join("Q" + NUMBERS[hints[name]] for name in run))
-            scope[f"pack{index}"], scope[f"unpack{index}"] = form.pack, form.unpack_from
-            parts.append(f"pack{index}({', '.join(f'8, _value.{name}' for name in run)})")
-            decoding.append(f"{', '.join(f'size_{name}, {name}' for name in run)} = unpack{index}(_data, _at)")
-            decoding.append(f"_at += {form.size}")
-            decoding.append(f"if {' or '.join(f'size_{name} != 8' for name in run)}: refuse_size()")
-            for name in run:
-                if hints[name] is float:
-                    encoding.append(f"isfinite(_value.{name}) or refuse_infinite(_value.{name})")
-                    decoding.append(f"isfinite({name}) or refuse_number({name})")
+    for run in runs:
+        first = run[0]
+        if hints[names[first]] in NUMBERS:
+            form = struct.Struct(">" + "".join("Q" + NUMBERS[hints[names[index]]] for index in run))
+            scope[f"pack{first}"], scope[f"unpack{first}"] = form.pack, form.unpack_from
+            parts.append(f"pack{first}({', '.join(f'8, value.{names[index]}' for index in run)})")
+            decoding.append(f"{', '.join(f'size{index}, field{index}' for index in run)} = unpack{first}(data, at)")
+            decoding.append(f"at += {form.size}")
+            decoding.append(f"if {' or '.join(f'size{index} != 8' for index in run)}: refuse_size()")
+            for index in run:
+                if hints[names[index]] is float:
+                    encoding.append(f"isfinite(value.{names[index]}) or refuse_infinite(value.{names[index]})")
+                    decoding.append(f"isfinite(field{index}) or refuse_number(field{index})")
         else:
-            name = run[0]
-            scope[f"encode{index}"], scope[f"decode{index}"] = _field_codec(hints[name])
-            encoding.append(f"{name} = encode{index}(_value.{name})")
-            parts.append(f"pack_size(len({name}))")
-            parts.append(name)
-            decoding.append("_start = _at + 8; _at = _start + unpack_size(_data, _at)[0]")
-            decoding.append("if _at > _end: refuse_cut()")
-            decoding.append(f"{name} = decode{index}(_data[_start:_at])")
-    names = ", ".join(name for run in runs for name in run)
+            scope[f"encode{first}"], scope[f"decode{first}"] = _field_codec(hints[names[first]])
+            encoding.append(f"field{first} = encode{first}(value.{names[first]})")
+            parts.append(f"pack_size(len(field{first}))")
+            parts.append(f"field{first}")
+            decoding.append("start = at + 8; at = start + unpack_size(data, at)[0]")
+            decoding.append("if at > end: refuse_cut()")
+            decoding.append(f"field{first} = decode{first}(data[start:at])")
+    fields = ", ".join(f"field{index}" for index in range(len(names)))
     joined = f"join(({', '.join(parts)},))" if parts else "b''"
     source = [
-        "def encode(_value):",
+        "def encode(value):",
         *(f"    {line}" for line in encoding),
         f"    return {joined}",
-        "def decode(_data):",
-        "    _at, _end = 0, len(_data)",
+        "def decode(data):",
+        "    at, end = 0, len(data)",
         "    try:",
         *(f"        {line}" for line in decoding or ["pass"]),
         "    except error: refuse_cut()",
-        "    if _at != _end: refuse_cut()",
-        f"    return cls({names})",
+        "    if at != end: refuse_cut()",
+        f"    return cls({fields})",
     ]
     exec("\n".join(source), scope)  # noqa: S102 - the names are those of our own structures
     return scope["encode"], scope["decode"]

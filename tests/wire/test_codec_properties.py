@@ -7,11 +7,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import defstruct
 from wire_examples import BODIES, EXAMPLES
 from wire_vocabulary import CASES, case_name, cases_of, events, example_bytes, pair_in, push, reader_in, sizes
 
 from rakefarm.wire import Body, RemoteProtocolError, Role, State
-from rakefarm.wire.codec import PAYLOAD_COUNTS, decode, encode
+from rakefarm.wire.codec import PAYLOAD_COUNTS, decode, encode, structure_codec
 from rakefarm.wire.errors import Malformed
 from rakefarm.wire.messages import STREAMED, TYPES, File, Message, MessageType, Output
 from rakefarm.wire.state import SPEAKER
@@ -92,6 +93,47 @@ def test_a_message_has_one_encoding(number):
         assert payloads_of(decode(number, data)) == data
 
     one_encoding()
+
+
+# --- names of fields ----------------------------------------------------------------------------------------
+
+NAMES = (
+    *("start", "at", "end", "data", "value", "cls", "error", "join", "encode", "decode", "isfinite", "scope", "source"),
+    *("_start", "_at", "_end", "_data", "_value", "len", "pack_size", "unpack_size", "parts", "fields", "names"),
+    *("pack0", "unpack0", "encode0", "decode0", "size0", "size1", "field0", "field1", "size_at", "size_start"),
+    *("refuse_infinite", "refuse_size", "refuse_cut", "refuse_number", "struct", "self", "tuple", "index"),
+)
+"""Whatever the generated code, or what generates it, might call something; `start` once was such a name."""
+
+
+@pytest.mark.parametrize("kinds", [(int,), (float,), (bytes,), (str,), (int, bytes), (bytes, float, tuple[str, ...])])
+@pytest.mark.parametrize("shift", range(3))
+def test_a_field_may_be_called_like_anything_in_the_generated_code(kinds, shift):
+    names = NAMES[shift:] + NAMES[:shift]
+    hints = {name: kinds[index % len(kinds)] for index, name in enumerate(names)}
+    odd = defstruct("Odd", list(hints.items()), frozen=True)
+    made = {
+        int: lambda index: index + 1,
+        float: lambda index: index + 0.5,
+        bytes: lambda index: b"%d" % index,
+        str: str,
+        tuple[str, ...]: lambda index: (str(index), "x"),
+    }
+    value = odd(*[made[hint](index) for index, hint in enumerate(hints.values())])
+    encode_odd, decode_odd = structure_codec(odd)
+    data = encode_odd(value)
+    assert decode_odd(data) == value
+    for damaged in (data + b"\0", data[:-1], b""):
+        with pytest.raises(Malformed):
+            decode_odd(damaged)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lone_field_may_be_called_like_anything_in_the_generated_code(name):
+    for hint, content in ((int, 7), (float, -0.5), (bytes, b"seven"), (tuple[int, ...], (7, 8))):
+        odd = defstruct("Odd", [(name, hint)], frozen=True)
+        encode_odd, decode_odd = structure_codec(odd)
+        assert decode_odd(encode_odd(odd(content))) == odd(content)
 
 
 # --- any bytes at all ---------------------------------------------------------------------------------------
@@ -232,7 +274,7 @@ def test_a_real_number_has_eight_bytes(size):
 )
 def test_strings_are_strict_utf_8(bad):
     reader = reader_in(State.QUOTING, Role.SERVER)
-    reader.receive_data(sizes(MessageType.DECLINE, len(bad)) + bad + sizes(0))
+    reader.receive_data(sizes(MessageType.DECLINE, len(bad)) + bad + sizes(0, 0))
     with pytest.raises(Malformed, match="UTF-8"):
         reader.next_event()
 
@@ -240,7 +282,7 @@ def test_strings_are_strict_utf_8(bad):
 def test_a_lone_surrogate_is_not_sent():
     server = pair_in(State.QUOTING).server
     with pytest.raises(ValueError):
-        server.send(with_leaf(EXAMPLES[MessageType.DECLINE], "memory", "\udcff"))
+        server.send(with_leaf(EXAMPLES[MessageType.DECLINE], "full", "\udcff"))
     assert server.state is State.QUOTING
 
 

@@ -3,6 +3,7 @@
 import tracemalloc
 
 import pytest
+from msgspec import structs
 from wire_examples import BODIES, EXAMPLES
 from wire_vocabulary import (
     CASES,
@@ -21,16 +22,23 @@ from wire_vocabulary import (
 )
 
 from rakefarm.wire import Body, Connection, Limits, Role, State
-from rakefarm.wire.codec import PAYLOAD_COUNTS
+from rakefarm.wire.codec import PAYLOAD_COUNTS, encode
 from rakefarm.wire.errors import ConnectionCut, LimitExceeded, Malformed, UnknownMessage
-from rakefarm.wire.messages import STREAMED, Error, File, MessageType, NeedFiles, Output, QuoteRequest
+from rakefarm.wire.messages import STREAMED, Error, Execute, File, MessageType, NeedFiles, Output, QuoteRequest, Task
 
 DEFAULT = Limits()
 GREETINGS = (State.GREETING, State.ADMITTING)
 FLAT_BYTES = 64 << 10
 """What refusing a size may cost in memory, however large the size."""
 
+TASK_BYTES = len(encode(QuoteRequest(Task("", (), 0, 0.0, 0)))) - 16
+"""A task's payload beyond its kind."""
 FIELDS = [(number, index) for number, count in PAYLOAD_COUNTS.items() for index in range(count)]
+
+
+def request_of(payload_bytes: int) -> QuoteRequest:
+    """A request whose one payload has this many bytes."""
+    return QuoteRequest(Task("k" * (payload_bytes - TASK_BYTES), (), 0, 0.0, 0))
 
 
 def refusal(reader: Connection, data: bytes) -> LimitExceeded:
@@ -76,22 +84,28 @@ def test_a_body_over_its_limit_is_refused_on_its_size_alone(number):
 def test_a_field_may_be_just_as_large_as_its_limit():
     limits = Limits(payload=100)
     pair = pair_in_small(limits)
-    exact = QuoteRequest("k" * 100, (), 0)
+    exact = request_of(100)
     assert push(pair.client, pair.server, exact) == [exact]
     pair = pair_in_small(limits)
     with pytest.raises(LimitExceeded, match=r"101 bytes, the limit is 100"):
-        push(pair.client, pair.server, QuoteRequest("k" * 101, (), 0))
+        push(pair.client, pair.server, request_of(101))
 
 
 def test_a_message_may_be_just_as_large_as_its_limit():
     """Counted are its type, its size fields and its payloads, not its body."""
-    exact = QuoteRequest("k" * 60, (), 0)
-    length = 8 + 8 + 60 + 8 + 8 + 8
-    pair = pair_in_small(Limits(payload=80, message=length))
+    exact = Execute(0, 1, Task("k" * 60, (), 0, 0.0, 0), b"true", (), 0, (b"out",), 0.0, (), "label")
+    length = 8 + 10 * 8 + 8 + 8 + (TASK_BYTES + 60) + 4 + 0 + 8 + (8 + 3) + 8 + 0 + 5
+    limits = Limits(payload=TASK_BYTES + 61, message=length)
+    pair = pair_in_small(limits)
     assert push(pair.client, pair.server, exact) == [exact]
-    pair = pair_in_small(Limits(payload=80, message=length))
+    pair = pair_in_small(limits)
     with pytest.raises(LimitExceeded, match=rf"{length + 1} bytes, the limit is {length}"):
-        push(pair.client, pair.server, QuoteRequest("k" * 61, (), 0))
+        push(pair.client, pair.server, with_one_more(exact))
+
+
+def with_one_more(request: Execute) -> Execute:
+    """The same, a byte longer."""
+    return structs.replace(request, label=request.label + "k")
 
 
 def pair_in_small(limits: Limits):
@@ -102,11 +116,11 @@ def pair_in_small(limits: Limits):
 
 
 def test_fields_that_are_small_enough_add_up_to_too_much():
-    """The third size is refused though it is within its own limit, and before any payload of it."""
+    """The second size is refused though it is within its own limit, and before any payload of it."""
     reader = reader_in(State.READY, Role.CLIENT)
     payload = DEFAULT.payload
     filled = DEFAULT.message - payload
-    reader.receive_data(sizes(MessageType.QUOTE_REQUEST, filled) + bytes(filled))
+    reader.receive_data(sizes(MessageType.EXECUTE, filled) + bytes(filled))
     assert reader.next_event() is None
     reader.receive_data(sizes(payload)[:7])
     assert reader.next_event() is None
@@ -139,7 +153,7 @@ def test_an_error_in_place_of_a_welcome_is_short_too():
 
 def test_after_the_introductions_the_larger_limit_holds():
     pair = pair_in(State.READY)
-    request = QuoteRequest("k" * (DEFAULT.greeting + 1), (), 0)
+    request = request_of(DEFAULT.greeting + 1)
     assert push(pair.client, pair.server, request) == [request]
 
 

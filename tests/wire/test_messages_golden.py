@@ -19,7 +19,7 @@ from wire_vocabulary import (
 )
 
 from rakefarm.wire.codec import PAYLOAD_COUNTS
-from rakefarm.wire.messages import STREAMED, MessageType, Need, QuoteRequest
+from rakefarm.wire.messages import STREAMED, MessageType, Need, QuoteRequest, Task
 from rakefarm.wire.state import State
 
 every_type = pytest.mark.parametrize("number", list(MessageType), ids=case_name)
@@ -68,14 +68,17 @@ def test_golden_bytes_follow_the_one_rule(number):
 
 def test_the_worked_example_of_the_specification():
     """The bytes that docs/protocol.md spells out."""
-    request = QuoteRequest("link", (Need("cpu", "2"),), 4096)
+    request = QuoteRequest(Task("link", (Need("cpu", "2"),), 4096, 1.5, 1 << 26))
     expected = bytes.fromhex(
         "000000000000000a"  # QUOTE_REQUEST
+        "0000000000000060"  # task: 96 bytes
         "0000000000000004 6c696e6b"  # kind: link
         "000000000000001c"  # needs: one, of 28 bytes with its own size
         "0000000000000014"
         "0000000000000003 637075"  # key: cpu
         "0000000000000001 32"  # value: 2
         "0000000000000008 0000000000001000"  # input_bytes: 4096
+        "0000000000000008 3ff8000000000000"  # work_s: 1.5
+        "0000000000000008 0000000004000000"  # memory_bytes: 64 MiB
     )
     assert pair_in(State.READY).client.send(request) == expected

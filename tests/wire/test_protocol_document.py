@@ -4,9 +4,9 @@ import os
 import re
 
 import pytest
-from rakefarm.client.auction import PASSING_REASONS
 from wire_vocabulary import case_name
 
+from rakefarm.client.broker import PASSING_REASONS
 from rakefarm.client.link import BEAT_S as CLIENT_BEAT_S
 from rakefarm.client.link import MISSED_BEATS
 from rakefarm.server.action import BEAT_S, SUPPLY_S
@@ -17,7 +17,14 @@ from rakefarm.wire.messages import CLASSES, OUTCOMES, MessageType
 from rakefarm.wire.paths import DEPTH, PART_BYTES, PATH_BYTES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-JUDGES = ("market/bid.py", "server/action.py", "server/conversation.py", "server/staging.py")
+JUDGES = (
+    "market/bid.py",
+    "market/needs.py",
+    "server/action.py",
+    "server/conversation.py",
+    "server/desk.py",
+    "server/staging.py",
+)
 """The sources that decline or refuse."""
 
 

@@ -1,5 +1,6 @@
 """One example of every message, with every field told apart: what the golden files and the tests send."""
 
+from rakefarm.market.curve import Curve
 from rakefarm.wire.messages import (
     Ack,
     Decline,
@@ -22,18 +23,34 @@ from rakefarm.wire.messages import (
     Stderr,
     Stdout,
     Supplied,
+    Task,
     Term,
     Variable,
+    Wait,
     Welcome,
 )
 
 NEEDS = (Need("mem", "2G"), Need("tool", "gcc"), Need("gpu", ""))
+TASK = Task(kind="compile", needs=NEEDS, input_bytes=123_456, work_s=0.4375, memory_bytes=90_000_000)
+CURVE = Curve(
+    cores=8,
+    slots=4,
+    speed=1.5,
+    busy=2.25,
+    busy_in_all=4.75,
+    running=3,
+    waiting=2,
+    version=77_000_001,
+    valid_s=1.0,
+    free_in_s=(0.21875, 6.5, 12.75),
+)
 OFFER = Offer(
     price=0.75,
     seconds=0.625,
-    terms=(Term("base", 0.5), Term("congestion", 0.125), Term("memory", 0.1875)),
+    terms=(Term("run", 0.5), Term("wait", 0.125), Term("memory", 0.0625), Term("stale", 0.03125)),
     lease=41,
     valid_s=0.25,
+    curve=CURVE,
 )
 
 EXAMPLES: dict[MessageType, Message] = {
@@ -55,13 +72,14 @@ EXAMPLES: dict[MessageType, Message] = {
         cores=8,
         isolation="process+pid-namespace",
     ),
-    MessageType.QUOTE_REQUEST: QuoteRequest(kind="compile", needs=NEEDS, input_bytes=123_456),
+    MessageType.QUOTE_REQUEST: QuoteRequest(TASK),
     MessageType.QUOTE: Quote(OFFER),
-    MessageType.DECLINE: Decline(reason="memory", text="100 MiB of memory left, the floor is 256"),
+    MessageType.DECLINE: Decline(reason="full", text="no slot is free, or others wait for it", curves=(CURVE,)),
+    MessageType.WAIT: Wait(TASK),
     MessageType.EXECUTE: Execute(
         lease=41,
-        kind="compile",
-        needs=NEEDS,
+        start=1,
+        task=TASK,
         command=b"cc -c sub/caf\xe9.c -o main.o",
         manifest=(
             Input(
@@ -98,12 +116,13 @@ EXAMPLES: dict[MessageType, Message] = {
         queued_s=0.03125,
         cpu_s=2.125,
         peak_memory_bytes=60_000_000,
+        work_s=1.125,
         detail="",
     ),
     MessageType.STDOUT: Stdout(),
     MessageType.STDERR: Stderr(),
     MessageType.OUTPUT: Output(path=b"main.o", mode=0o644, sha256=b"\x33" * 32),
-    MessageType.DELIVERED: Delivered(offers=(OFFER,)),
+    MessageType.DELIVERED: Delivered(curves=(CURVE,)),
     MessageType.ACK: Ack(),
     MessageType.ERROR: Error(code="protocol", text="client may not send ACK"),
 }
