@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = commands.add_parser("serve", help="run a server (also called rakeserver)")
     _add_serve_arguments(server)
     server.set_defaults(run=_serve)
+    quoter = commands.add_parser("quote", help="what every host would ask for a command now")
+    _add_quote_arguments(quoter)
+    quoter.set_defaults(run=_quote)
     calibrator = commands.add_parser("calibrate", help="hold bids against what came of them, from the ledger")
     _add_calibrate_arguments(calibrator)
     calibrator.set_defaults(run=_calibrate)
@@ -270,3 +273,43 @@ def _choose_hosts(settings: ClientSettings, named: tuple[Host, ...], port: int) 
         return named
     listed = parse_host_list("\n".join(text for text in settings.hosts if text))
     return tuple(with_default_port(host, port) for host in listed)
+
+
+# --- rakefarm quote -------------------------------------------------------------------------------------
+
+
+def _add_quote_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command, after all options")
+    parser.add_argument("--hosts", metavar="LIST", help="hosts to ask instead of the Rakefile's or the configuration's")
+    parser.add_argument(
+        "--requires", metavar="FILE", action="append", default=[], help="an input file; may be repeated"
+    )
+    parser.add_argument(
+        "--needs", metavar="KEY[=VALUE]", action="append", default=[], help="a resource; may be repeated"
+    )
+    parser.add_argument("--json", action="store_true", help="print an array of objects instead")
+    parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
+
+
+def _quote(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.quote import quote
+    from rakefarm.client.rakefile import DEFAULT_PORT, read_rakefile
+    from rakefarm.client.rakefile_model import RakefileError
+
+    options.jobs = options.fallback = options.policy = options.seed = None
+    settings = _client_settings(options, environ)
+    try:
+        rakefile = read_rakefile("Rakefile") if os.path.isfile("Rakefile") else None
+        named, port = (rakefile.hosts, rakefile.port) if rakefile else ((), DEFAULT_PORT)
+        hosts = _choose_hosts(settings, named, port)
+    except RakefileError as error:
+        return _complain("rakefarm", str(error))
+    except HostSyntaxError as error:
+        raise ConfigError(f"hosts: {error}") from error
+    if not options.words:
+        raise ConfigError("no command is given; say, rakefarm quote cc -c main.c")
+    if not hosts:
+        raise ConfigError("no host is named: use --hosts, RAKEFARM_HOSTS, a Rakefile or client.toml")
+    return quote(
+        " ".join(options.words), options.requires, options.needs, hosts, settings, environ, as_json=options.json
+    )

@@ -296,6 +296,9 @@ class Action:
             directory.expect(file.path)
             self._send_output(file)
         self._transport.send(Delivered((self._talk.desk.curve(self._request.task),)))
+        logger.debug(
+            "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, outcome, status, ended.elapsed_s
+        )
         for file in made:
             self._work.store.add(file.sha256, file.source, file.size)
         return True
