@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = commands.add_parser("serve", help="run a server (also called rakeserver)")
     _add_serve_arguments(server)
     server.set_defaults(run=_serve)
+    quoter = commands.add_parser("quote", help="what every host would ask for a command now")
+    _add_quote_arguments(quoter)
+    quoter.set_defaults(run=_quote)
+    calibrator = commands.add_parser("calibrate", help="hold bids against what came of them, from the ledger")
+    _add_calibrate_arguments(calibrator)
+    calibrator.set_defaults(run=_calibrate)
     return _run(parser, arguments)
 
 
@@ -123,6 +129,23 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
 
 
+# --- rakefarm calibrate ---------------------------------------------------------------------------------
+
+
+def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the ledger to read (default: this user's)")
+    parser.add_argument(
+        "--run", dest="run_id", default="all", metavar="ID", help="one run by its id, the 'last', or 'all' (default)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.calibrate import calibrate
+
+    return calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+
+
 # --- rakefarm build -------------------------------------------------------------------------------------
 
 
@@ -154,6 +177,7 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.build import build
+    from rakefarm.client.ledger import Ledger
     from rakefarm.client.plain import OutputClosedError, ViewError
     from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
@@ -182,21 +206,24 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs))
     try:
-        with open_view(
-            options.progress,
-            options.color,
-            options.verbose,
-            options.json,
-            environ,
-            sys.stdout,
-            sys.stderr,
-        ) as view:
+        with (
+            open_view(
+                options.progress,
+                options.color,
+                options.verbose,
+                options.json,
+                environ,
+                sys.stdout,
+                sys.stderr,
+            ) as view,
+            Ledger(settings, environ, view) as ledger,
+        ):
             return build(
                 rakefile,
                 hosts,
                 settings,
                 environ,
-                [view],
+                [ledger, view],
                 keep_going=options.keep_going,
                 embedded=lambda: embedded_farm(environ, settings.jobs),
                 make_policy=make_policy,
@@ -246,3 +273,43 @@ def _choose_hosts(settings: ClientSettings, named: tuple[Host, ...], port: int) 
         return named
     listed = parse_host_list("\n".join(text for text in settings.hosts if text))
     return tuple(with_default_port(host, port) for host in listed)
+
+
+# --- rakefarm quote -------------------------------------------------------------------------------------
+
+
+def _add_quote_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command, after all options")
+    parser.add_argument("--hosts", metavar="LIST", help="hosts to ask instead of the Rakefile's or the configuration's")
+    parser.add_argument(
+        "--requires", metavar="FILE", action="append", default=[], help="an input file; may be repeated"
+    )
+    parser.add_argument(
+        "--needs", metavar="KEY[=VALUE]", action="append", default=[], help="a resource; may be repeated"
+    )
+    parser.add_argument("--json", action="store_true", help="print an array of objects instead")
+    parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
+
+
+def _quote(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.quote import quote
+    from rakefarm.client.rakefile import DEFAULT_PORT, read_rakefile
+    from rakefarm.client.rakefile_model import RakefileError
+
+    options.jobs = options.fallback = options.policy = options.seed = None
+    settings = _client_settings(options, environ)
+    try:
+        rakefile = read_rakefile("Rakefile") if os.path.isfile("Rakefile") else None
+        named, port = (rakefile.hosts, rakefile.port) if rakefile else ((), DEFAULT_PORT)
+        hosts = _choose_hosts(settings, named, port)
+    except RakefileError as error:
+        return _complain("rakefarm", str(error))
+    except HostSyntaxError as error:
+        raise ConfigError(f"hosts: {error}") from error
+    if not options.words:
+        raise ConfigError("no command is given; say, rakefarm quote cc -c main.c")
+    if not hosts:
+        raise ConfigError("no host is named: use --hosts, RAKEFARM_HOSTS, a Rakefile or client.toml")
+    return quote(
+        " ".join(options.words), options.requires, options.needs, hosts, settings, environ, as_json=options.json
+    )

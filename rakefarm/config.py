@@ -52,7 +52,7 @@ class ServerSettings(Struct, frozen=True):
 
 
 class ClientSettings(Struct, frozen=True):
-    """What a build runs with. Times in seconds; 0 jobs: as many as the farm has slots."""
+    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots."""
 
     hosts: tuple[str, ...] = ()
     jobs: int = 0
@@ -64,6 +64,9 @@ class ClientSettings(Struct, frozen=True):
     policy: str = "plan"
     seed: int | None = None
     environment: tuple[str, ...] = ()
+    ledger: bool = True
+    ledger_size: int = 32 << 20
+    ledger_hash: bool = False
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)

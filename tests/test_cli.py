@@ -13,6 +13,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory whose Rakefile leaves a trace when it is run; nobody's own settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("RAKEFARM_HOSTS", "RAKEFARM_JOBS", "RAKEFARM_FALLBACK"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "Rakefile").write_text("a:\n\ttouch ran\n")

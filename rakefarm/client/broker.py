@@ -1,11 +1,11 @@
-"""Carries out what the award policy decides: asks hosts, waits for slots, hands actions to runners, tells what happened.
+"""Carries out what the award policy decides: asks hosts, waits for slots, hands actions to runners, tells the rest.
 
     runner threads ──finished, refused, lost──┐
     main thread ──quotes, free slots, time────┴─► policy ──► effects: ask, wait (here), award (to a runner)
 
-The policy is a pure object that sees one event at a time; whoever has an event calls it, under one lock, and carries out
-the effects. So a runner that ends an action usually gets its next one out of its own call, and nobody else is woken.
-Questions go out on links of their own and are watched by the main thread, which also keeps the time.
+The policy is a pure object that sees one event at a time; whoever has an event calls it, under one lock, and carries
+out the effects. So a runner that ends an action usually gets its next one out of its own call, and nobody else is
+woken. Questions go out on links of their own and are watched by the main thread, which also keeps the time.
 """
 
 import os
@@ -21,10 +21,11 @@ from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
 from rakefarm.client.quotes import absurdity
+from rakefarm.client.refusals import Refusals, Verdict
 from rakefarm.events import Notice, QuoteReceived, Stream
 from rakefarm.market import policy as market
 from rakefarm.market.policies import DEFAULT, POLICIES
-from rakefarm.transport import Lost, explain
+from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
 
@@ -35,6 +36,8 @@ PASSING_REASONS = frozenset(
 RETRY_PAUSE_S = 0.2
 REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
+SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
+"""A server that we wait at and that says nothing for so long is lost."""
 SLOW_S = 1e-3
 SLOW_CALLS = 20
 """So many calls in a row of more than a millisecond of processor time, and a policy is too slow."""
@@ -60,10 +63,6 @@ class _Question(Struct, frozen=True):
     deadline: float
 
 
-class NoHost(Exception):
-    """No host will run an action; the text names each and why."""
-
-
 class Broker:
     """Runs one policy over one farm. `run_set` is for the main thread, `tell` for any."""
 
@@ -85,7 +84,7 @@ class Broker:
         self._attempts = attempts
         self._assign = assign
         self._give_up = give_up
-        self._random = random.Random(seed)  # noqa: S311 - for choices that may be repeated, not for secrets
+        self._random = random.Random(seed)
         self._lock = threading.RLock()
         self._policy = make_policy(self)
         self._slow = 0
@@ -94,9 +93,7 @@ class Broker:
         self._flying: set[int] = set()
         self._questions: dict[int, _Question] = {}
         self._leases: dict[str, tuple[Link, Offer]] = {}
-        self._reasons: dict[object, dict[str, str]] = {}  # lasting refusals, by task and host
-        self._passing: dict[object, dict[str, str]] = {}
-        self._rounds: dict[object, int] = {}
+        self._refusals = Refusals()
         self._asked_again: dict[object, float] = {}
         self._down: set[str] = set()
         self._reviving: set[str] = set()
@@ -125,9 +122,7 @@ class Broker:
         """Have all these jobs performed; answers when each has been finished or given up."""
         with self._lock:
             self._jobs = {job.number: job for job in jobs}
-            self._reasons.clear()
-            self._passing.clear()
-            self._rounds.clear()
+            self._refusals = Refusals()
             usable = self._farm.usable()
             self._down = {member.name for member in self._farm.members} - {member.name for member in usable}
             facts = tuple([_facts(member) for member in usable if member.ready])
@@ -190,41 +185,37 @@ class Broker:
                 return
             try:
                 answer = question.link.take_answer(readable=True)
-            except (Lost, ProtocolError, ValueError) as error:
+            except (Lost, ProtocolError, ValueError):
+                # A kept link may have been closed meanwhile (a worker died, say): then another is tried.
                 self._drop_question(descriptor)
-                self._lost_answer(question, explain(error) if not isinstance(error, ValueError) else "closed")
+                self._ask(question.job, question.member, question.waits)
                 return
             if answer is None:
                 if question.waits:  # a beat: it lives
                     self._questions[descriptor] = _Question(
-                        question.member, question.link, question.job, True, time.monotonic() + _silence_s()
+                        question.member, question.link, question.job, True, time.monotonic() + SILENCE_S
                     )
                 return
             self._epoll.unregister(descriptor)
             del self._questions[descriptor]
             self._note(question, answer)
 
-    def _lost_answer(self, question: _Question, reason: str) -> None:
-        """A kept link may have been closed meanwhile (a worker died, say): then another is tried."""
-        self._ask(question.job, question.member, question.waits)
-
     def _note(self, question: _Question, answer: Offer | Decline) -> None:
         job, member = question.job, question.member
         absurd = absurdity(answer) if isinstance(answer, Offer) else ""
-        if isinstance(answer, Decline) or absurd:
+        if not isinstance(answer, Offer) or absurd:
             self._farm.give_back(member, question.link)
-            reason = absurd or f"{answer.reason}: {answer.text}"  # type: ignore[union-attr]
+            reason = absurd or (f"{answer.reason}: {answer.text}" if isinstance(answer, Decline) else "")
             lasting = not absurd and isinstance(answer, Decline) and answer.reason not in PASSING_REASONS
             self._stream.emit(QuoteReceived(action=job.number, host=member.name, price=None, reason=reason))
             if absurd:
                 self._host_failed(member, reason)
                 return
-            self._note_refusal(job, member.name, reason, lasting)
+            self._refusals.note(job.market.task, member.name, reason, lasting)
             self._do(self._ask_policy(market.Declined(job.market, member.name, lasting)))
             self._check_hopeless()
             return
-        assert isinstance(answer, Offer)
-        self._passing.get(job.market.task, {}).pop(member.name, None)
+        self._refusals.forget(job.market.task, member.name)
         if question.waits and answer.lease:
             self._leases[member.name] = (question.link, answer)
             self._do(self._ask_policy(market.SlotFree(member.name, answer.curve)))
@@ -359,7 +350,7 @@ class Broker:
                 self._farm.discard(link)
                 continue
             descriptor = link.transport.socket.fileno()
-            deadline = time.monotonic() + (_silence_s() if waits else self._quote_s)
+            deadline = time.monotonic() + (SILENCE_S if waits else self._quote_s)
             self._questions[descriptor] = _Question(member, link, job, waits, deadline)
             self._epoll.register(descriptor, select.EPOLLIN)
             os.eventfd_write(self._wake, 1)  # the main thread has a new deadline
@@ -368,44 +359,32 @@ class Broker:
 
     # --- when nobody bids -----------------------------------------------------------------------------
 
-    def _note_refusal(self, job: RemoteJob, host: str, reason: str, lasting: bool) -> None:
-        kept = self._reasons if lasting else self._passing
-        kept.setdefault(job.market.task, {})[host] = reason
-
     def _check_hopeless(self) -> None:
-        """Give up what no host will ever run; ask again, a bounded number of times, for what none would run just now."""
+        """Give up what no host will ever run; ask again, a bounded number of times, for what none would just now."""
         names = {member.name for member in self._farm.members if member.name not in self._down}
         asked = {question.job.market.task for question in self._questions.values()}
-        for task in {job.market.task for job in self._jobs.values()}:
-            if task in asked or task in self._asked_again:
+        idle: dict[object, list[RemoteJob]] = {}
+        for job in self._jobs.values():
+            if job.number not in self._flying and job.market.task not in asked:
+                idle.setdefault(job.market.task, []).append(job)
+        for task, jobs in idle.items():
+            if task in self._asked_again:
                 continue
-            lasting, passing = self._reasons.get(task, {}), self._passing.get(task, {})
-            if names - lasting.keys() - passing.keys():
-                continue
-            waiting = [job for job in self._jobs.values() if job.market.task == task and job.number not in self._flying]
-            if not waiting:
-                continue
-            rounds = self._rounds[task] = self._rounds.get(task, 0) + 1
-            if passing.keys() & names and rounds < self._attempts:
-                self._asked_again[task] = time.monotonic() + RETRY_PAUSE_S * rounds
-                os.eventfd_write(self._wake, 1)
-                continue
-            reason = self._explain(lasting | passing)
-            for job in waiting:
-                self._end(job)
-                self._do(self._ask_policy(market.Withdrawn(job.market)))
-                self._give_up(job, reason)
-
-    def _explain(self, refusals: dict[str, str]) -> str:
-        reasons = {member.name: member.problem for member in self._farm.members if member.problem}
-        reasons |= refusals
-        return "; ".join(f"{host}: {reason}" for host, reason in reasons.items()) or "there are no hosts"
+            match self._refusals.verdict(task, names, self._attempts):
+                case Verdict.HOPELESS:
+                    reason = self._refusals.explain(task, {m.name: m.problem for m in self._farm.members if m.problem})
+                    for job in jobs:
+                        self._end(job)
+                        self._do(self._ask_policy(market.Withdrawn(job.market)))
+                        self._give_up(job, reason)
+                case Verdict.LATER:
+                    self._asked_again[task] = time.monotonic() + RETRY_PAUSE_S * self._refusals.rounds(task)
+                    os.eventfd_write(self._wake, 1)
 
     def _ask_again(self, task: object) -> None:
         """After a pause: the same question to those that would not just now."""
-        passing = self._passing.pop(task, {})
         job = next((job for job in self._jobs.values() if job.market.task == task), None)
-        for name in passing if job is not None else ():
+        for name in self._refusals.forget_passing(task) if job is not None else ():
             if name not in self._down:
                 assert job is not None
                 self._ask(job, self._members[name], waits=False)
@@ -419,7 +398,3 @@ class Broker:
 def _facts(member: Member) -> market.HostFacts:
     slots = min(member.slots, member.host.slots or member.slots)
     return market.HostFacts(member.name, slots, member.cores)
-
-
-def _silence_s() -> float:
-    return BEAT_S * MISSED_BEATS + 1.0

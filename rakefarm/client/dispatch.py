@@ -1,8 +1,8 @@
 """The loop of a build: sets in order, the actions of a set in parallel, each to its host or run here.
 
-The main thread walks the plan. For each set it has the broker place the remote actions, whose runners perform them, and a
-crew of its own perform the local ones. A runner that is told its action was lost or refused tells the broker, which has
-the policy award it again.
+The main thread walks the plan. For each set it has the broker place the remote actions, whose runners perform them,
+and a crew of its own perform the local ones. A runner that is told its action was lost or refused tells the broker,
+which has the policy award it again.
 """
 
 import os

@@ -18,7 +18,11 @@ _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", 
 
 def json_line(event: Event) -> bytes:
     """The event's line with its end. A number that JSON cannot hold (infinity, not a number) becomes null."""
-    record = event.as_record()
+    return record_line(event.as_record())
+
+
+def record_line(record: dict[str, object]) -> bytes:
+    """As `json_line`, for a record."""
     try:
         text = _encode(record)
     except ValueError:

@@ -77,8 +77,8 @@ class Performer:
     def perform_remote(self, assignment: Assignment, attempt: int) -> Performed:
         """Run an action on the host that it was awarded to, once.
 
-        Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, InputError, or OSError
-        when something of ours fails.
+        Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, InputError, or
+        OSError when something of ours fails.
         """
         job, member = assignment.job, assignment.member
         self._stream.emit(

@@ -20,10 +20,13 @@ OVERDUE_S = 1e-3
 
 
 class Curve(Struct, frozen=True):
-    """One server, when it said so. `free_in_s` are seconds until each of its slots comes free, ascending, 0 for one
-    that is free; at most LONGEST_LIST of them. `busy` are busy cores of other users, `busy_in_all` of everyone, as last sampled; `running` commands of the farm
-    that run or are committed, `waiting` clients that wait for a slot; `version` grows with each curve of a server,
-    `valid_s` is how long it may be believed (seconds)."""
+    """One server, when it said so.
+
+    `free_in_s` are seconds until each of its slots comes free, ascending, 0 for one that is free; at most LONGEST_LIST
+    of them. `busy` are busy cores of other users, `busy_in_all` of everyone, as last sampled. `running` are commands of
+    the farm that run or are committed, `waiting` clients that wait for a slot. `version` grows with each curve of a
+    server; `valid_s` is how long it may be believed (seconds).
+    """
 
     cores: int
     slots: int

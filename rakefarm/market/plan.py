@@ -149,7 +149,8 @@ class PlanPolicy:
 
     def _read(self, host: _Host, curve: Curve) -> None:
         if host.curve is None or curve.version >= host.curve.version:
-            host.curve, host.read_at, host.taken = curve, self._view.now(), 0
+            # What we have awarded there and is still on its way is not in its curve yet.
+            host.curve, host.read_at, host.taken = curve, self._view.now(), max(0, host.ours - curve.running)
 
     def _back_off(self, host: _Host) -> None:
         host.full_until = self._view.now() + host.pause_s
@@ -162,7 +163,7 @@ class PlanPolicy:
         the slots that the plan wants. A slot that is not used now is given up."""
         now = self._view.now()
         places = {host.name: self._places(host, now) for host in self._hosts.values() if host.curve is not None}
-        if startable in places and places[startable]:
+        if places.get(startable):
             places[startable][0] = 0.0
         effects: list[Effect] = []
         wanted: dict[str, list[Job]] = {}
@@ -194,12 +195,14 @@ class PlanPolicy:
         return effects
 
     def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], skip: int) -> None:
-        """What can't start yet may still wait at the hosts of the plan. Where everything that runs is ours there is no
-        need: its end brings a fresh curve."""
+        """What can't start yet may still wait at the hosts of the plan. Where actions run and all are ours there is no
+        need: their end brings a fresh curve."""
         shared = {
             host.name
             for host in self._hosts.values()
-            if not host.waiting and host.curve is not None and host.curve.running + host.curve.waiting > host.ours
+            if not host.waiting
+            and host.curve is not None
+            and (not host.ours or host.curve.running + host.curve.waiting > host.ours)
         }
         if not shared:
             return
@@ -258,7 +261,7 @@ class PlanPolicy:
         best: tuple[float, _Host, float, float] | None = None
         for name, times in places.items():
             host = self._hosts[name]
-            if not times or job.task in host.refuses or name in avoided:
+            if not times or job.task not in host.factors or job.task in host.refuses or name in avoided:
                 continue
             run = max(job.work_s / self._rate(host), 1e-6)
             transfer = self._view.transfer_s(job, name)

@@ -7,8 +7,8 @@ A policy decides which host gets which action, and when. It sees the world only 
 `View` that it is made with: time and randomness come from there, so the same object runs in a client against real
 servers and in a simulator against imagined ones. It holds no lock and does no I/O; its caller sees to both.
 
-Whoever runs a policy promises: events come one at a time; every Award is answered by exactly one of Finished, Refused and
-Lost for that action; a Quoted or Declined comes for every host that was asked, unless the host is down.
+Whoever runs a policy promises: events come one at a time; every Award is answered by exactly one of Finished, Refused
+and Lost for that action; a Quoted or Declined comes for every host that was asked, unless the host is down.
 """
 
 from collections.abc import Sequence

@@ -205,7 +205,7 @@ class Action:
         """Run it in its slot; answers the file system's time at its start, how it ended, and its long outputs."""
         task, desk = self._request.task, self._talk.desk
         if self._grant is None:
-            self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=False)
+            self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
         executor = self._work.executors.take()
@@ -311,6 +311,9 @@ class Action:
             self._send_output(file)
         draining = self._work.board.scoreboard.draining  # nobody should plan with us any more
         self._transport.send(Delivered(() if draining else (self._talk.desk.curve(self._request.task),)))
+        logger.debug(
+            "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, outcome, status, ended.elapsed_s
+        )
         for file in made:
             self._work.store.add(file.sha256, file.source, file.size)
         return True

@@ -159,7 +159,7 @@ class Conversation:
 
     def _answer(self, task: Task, lease: int = 0) -> Quote | Decline:
         """The price now, with the lease that goes with it, or why there is none."""
-        answer = self.desk.price(task)
+        answer = self.desk.price(task, leased=int(lease > 0))
         if isinstance(answer, Refusal):
             return Decline(answer.reason, answer.text)
         terms = tuple([Term(name, value) for name, value in answer.terms.items()])
@@ -184,9 +184,8 @@ class Conversation:
 
         grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
         self._leases += 1
-        answer = self._answer(task, self._leases)  # before our own lease counts as somebody's
         self._lease = Lease(self._leases, grant, task.needs)
-        self.workplace.board.count(leased=1)
+        answer = self._answer(task, self._leases)
         if isinstance(answer, Decline):
             self._give_lease_back()
         self.transport.send(answer)

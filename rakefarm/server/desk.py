@@ -4,6 +4,8 @@ import os
 import platform
 import time
 
+from msgspec import structs
+
 from rakefarm.market.bid import (
     Bid,
     Commitments,
@@ -45,10 +47,13 @@ class Desk:
         self._licenses = frozenset(parse_licenses(workplace.settings.licenses))
         self._quiet = parse_hours(workplace.settings.quiet_hours)
 
-    def price(self, task: Task) -> Bid | Refusal:
-        """What it costs now, or why it can't be had at all."""
+    def price(self, task: Task, leased: int = 0) -> Bid | Refusal:
+        """What it costs now, or why it can't be had at all; so many of the slots that are leased are for this very
+        task."""
         job = job_of(task)
         load, promised = self._board.load(), self._board.commitments()
+        if leased:
+            promised = structs.replace(promised, leased=max(0, promised.leased - leased))
         return bid(job, load, promised, self._facilities(job), self._price, self._standing())
 
     def refusal(self, task: Task) -> Refusal | None:

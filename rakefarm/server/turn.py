@@ -28,10 +28,11 @@ def take_now(work: Workplace, licenses: Sequence[str]) -> Grant | None:
 
 
 def wait_for_grant(work: Workplace, transport: Transport, licenses: Sequence[str], beat: Callable[[], None]) -> Grant:
-    """A grant, as soon as it is our turn; `beat` is called several times a second. Raises Lost when the client, who may
-    not speak now, is gone."""
+    """A grant, as soon as it is our turn, counted as leased; `beat` is called several times a second. Raises Lost when
+    the client, who may not speak now, is gone."""
     grant = take_now(work, licenses)
     if grant is not None:
+        work.board.count(leased=1)
         return grant
     board, turn = work.board, work.board.queue()
     try:
@@ -59,6 +60,8 @@ def wait_for_grant(work: Workplace, transport: Transport, licenses: Sequence[str
                 passed_over.reset()
                 grant = work.grants.try_take(licenses, woken=True)
                 if grant is not None:
+                    # Before the queue is left, or a curve made in between would show a slot that is nobody's.
+                    work.board.count(leased=1)
                     return grant
             elif ready:
                 # The event stays as it is, for whose turn it is.

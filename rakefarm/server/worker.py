@@ -42,9 +42,9 @@ def run_worker(
     isolation: str,
 ) -> int:
     """In the worker, for all its life; answers its exit status."""
-    for ignored in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)  # the listener decides; a terminal's Ctrl-C reaches all of us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The listener decides: a terminal's Ctrl-C reaches all of us, and so does the SIGTERM of who ends a process group.
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
     _give_memory_back()
     try:
         executors = Executors([channel])
@@ -53,7 +53,8 @@ def run_worker(
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
         worker_grants = grants.open()
     except OSError as error:
-        logger.error("a worker can't start: %s: %s", error.filename or "", error.strerror)
+        place = os.fsdecode(error.filename) if error.filename else "its directories"
+        logger.error("a worker can't start: %s: %s", place, error.strerror)
         return BOOT_FAILED
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()

@@ -108,7 +108,10 @@ def test_ten_clients_at_once_mix_nothing_up(tmp_path: Path, start_server: StartS
     wait_until_idle(server)
 
 
-def test_a_waiting_client_is_served_when_another_is_done(tmp_path: Path, start_server: StartServer) -> None:
+@pytest.mark.parametrize("policy", ["plan", "lowest"])
+def test_a_waiting_client_is_served_when_another_is_done(
+    tmp_path: Path, start_server: StartServer, policy: str
+) -> None:
     server = start_server("--slots", "1")
     first, second = Project(tmp_path / "first"), Project(tmp_path / "second")
     go = tmp_path / "go"
@@ -116,9 +119,11 @@ def test_a_waiting_client_is_served_when_another_is_done(tmp_path: Path, start_s
     second.rakefile("a:", "remote-touch out")
     holding = first.start(hosts=[server])
     holding.wait_for("action_placed")
-    waiting = second.start(hosts=[server])
-    waiting.wait_for("action_placed")
-    waiting.wait_for("action_phase", phase="queued")
+    waiting = second.start("--policy", policy, hosts=[server])
+    waiting.wait_for("quote_received")
+    if policy == "lowest":  # it waits there, and not at home
+        waiting.wait_for("action_placed")
+        waiting.wait_for("action_phase", phase="queued")
     go.touch()
     assert holding.end().status == waiting.end().status == 0
     assert first.made() == second.made() == {"out"}
