@@ -105,7 +105,7 @@ def execute(
             case Progress(phase, _, cpu_s, memory_bytes):
                 tell("queued" if phase == "queued" else "running", cpu_s, memory_bytes)
             case Decline(reason, text, curves):
-                if reason != "full":
+                if reason not in ("full", "license_in_use"):
                     member.sent.clear()  # it may have lost what it had
                     member.names.clear()
                 raise Declined(reason, text, curves[0] if curves else None)

@@ -4,13 +4,13 @@ import itertools
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from rakefarm.logs import logger
 from rakefarm.server.desk import Desk, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
-from rakefarm.server.grants import Grant
+from rakefarm.server.grants import Grant, Lease
 from rakefarm.server.job import Ended, Job
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
@@ -56,8 +56,11 @@ class Talk(Protocol):
     workplace: Workplace
     desk: Desk
 
-    def take_leased(self, lease: int) -> Grant | None:
-        """The grant that was leased under this number and still holds, from now on the caller's."""
+    def take_lease(self, number: int) -> Lease | None:
+        """The lease of this number if it still holds, from now on the caller's to use or give back."""
+
+    def give_back(self, lease: Lease) -> None:
+        """Nothing comes of a lease."""
 
     def expect(self, *kinds: type[Message]) -> Message:
         """The client's next message, of one of these kinds."""
@@ -132,22 +135,33 @@ class Action:
         """Take the slot that was leased, or one that is free when the command must start now. Why it can't be taken
         at all, or None: it has its place, or waits for one once its inputs are there."""
         request, desk = self._request, self._talk.desk
-        grant = self._talk.take_leased(request.lease) if request.lease else None
-        leased = grant is not None
-        if grant is None or self._work.board.scoreboard.draining:
-            refusal = desk.refusal(request.task)
-            if refusal is not None:
-                if grant is not None:
-                    self._work.board.count(leased=-1)
-                    self._work.grants.give_back(grant)
-                return Decline(refusal.reason, refusal.text)
-        if grant is None and request.start:
-            grant = take_now(self._work, licenses_of(request.task))
+        licenses = licenses_of(request.task)
+        lease = self._talk.take_lease(request.lease) if request.lease else None
+        if lease is not None and sorted(licenses) != sorted(name for name, _ in lease.grant.licenses):
+            self._talk.give_back(lease)  # it holds licences for another action
+            lease = None
+        promised = lease is not None and lease.needs == request.task.needs and not self._work.board.scoreboard.draining
+        refusal = None if promised else desk.refusal(request.task)
+        if refusal is not None:
+            if lease is not None:
+                self._talk.give_back(lease)
+            return Decline(refusal.reason, refusal.text)
+        if lease is not None:
+            self._begin(lease.grant, leased=True)
+        elif request.start:
+            grant = take_now(self._work, licenses)
             if grant is None:
-                return Decline("full", "no slot is free, or others wait for it", (desk.curve(request.task),))
-        if grant is not None:
-            self._begin(grant, leased)
+                return self._full(licenses)
+            self._begin(grant, leased=False)
         return None
+
+    def _full(self, licenses: Sequence[str]) -> Decline:
+        """It can't start now; the curve tells when it could."""
+        curves = (self._talk.desk.curve(self._request.task),)
+        lacking = self._work.grants.lacking(licenses)
+        if lacking:
+            return Decline("license_in_use", f"other actions hold every license={lacking} of this server", curves)
+        return Decline("full", "no slot is free, or others wait for it", curves)
 
     def _begin(self, grant: Grant, leased: bool) -> None:
         self._grant = grant
@@ -295,7 +309,8 @@ class Action:
         for file in made:
             directory.expect(file.path)
             self._send_output(file)
-        self._transport.send(Delivered((self._talk.desk.curve(self._request.task),)))
+        draining = self._work.board.scoreboard.draining  # nobody should plan with us any more
+        self._transport.send(Delivered(() if draining else (self._talk.desk.curve(self._request.task),)))
         logger.debug(
             "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, outcome, status, ended.elapsed_s
         )

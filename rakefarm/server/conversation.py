@@ -12,7 +12,7 @@ from rakefarm.logs import logger
 from rakefarm.market.needs import Refusal
 from rakefarm.server.action import BEAT_S, Action
 from rakefarm.server.desk import Desk, licenses_of
-from rakefarm.server.grants import Grant
+from rakefarm.server.grants import Lease
 from rakefarm.server.turn import wait_for_grant
 from rakefarm.server.workplace import Workplace
 from rakefarm.transport import Lost, Transport
@@ -61,8 +61,8 @@ class Conversation:
         self.client = ""
         self.workplace = workplace
         self.desk = desk
-        self._leased: Grant | None = None
-        self._lease = 0
+        self._lease: Lease | None = None
+        self._leases = 0
 
     @property
     def idle(self) -> bool:
@@ -111,6 +111,7 @@ class Conversation:
         while (message := self._next()) is not None:
             match message:
                 case QuoteRequest(task):
+                    self._give_lease_back()
                     self.transport.send(self._answer(task))
                 case Wait(task):
                     self._wait(task)
@@ -124,7 +125,7 @@ class Conversation:
 
     def _next(self) -> Message | None:
         """The next message; a lease that the client does not use in time is given back while we wait for it."""
-        if self._leased is not None and not self.transport.wait_readable(self.workplace.settings.lease_s):
+        if self._lease is not None and not self.transport.wait_readable(self.workplace.settings.lease_s):
             self._give_lease_back()
         return self.transport.receive()
 
@@ -172,38 +173,44 @@ class Conversation:
             self.transport.send(Decline(refused.reason, refused.text))
             return
         self._give_lease_back()
-        beat_at = time.monotonic() + BEAT_S
+        began = time.monotonic()
+        beat_at = began + BEAT_S
 
         def beat() -> None:
             nonlocal beat_at
             if time.monotonic() >= beat_at:
-                self.transport.send(Progress("waiting", 0.0, 0.0, 0))
+                self.transport.send(Progress("waiting", time.monotonic() - began, 0.0, 0))
                 beat_at = time.monotonic() + BEAT_S
 
         grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
-        self._lease, self._leased = self._lease + 1, grant
-        answer = self._answer(task, self._lease)
+        self._leases += 1
+        self._lease = Lease(self._leases, grant, task.needs)
+        answer = self._answer(task, self._leases)
         if isinstance(answer, Decline):
             self._give_lease_back()
         self.transport.send(answer)
 
-    def take_leased(self, lease: int) -> Grant | None:
-        """The grant that was leased under this number and still holds, from now on the caller's."""
-        if lease != self._lease:
+    def take_lease(self, number: int) -> Lease | None:
+        """The lease of this number if it still holds, from now on the caller's to use or give back."""
+        if self._lease is None or self._lease.number != number:
             return None
-        leased, self._leased = self._leased, None
-        return leased
+        lease, self._lease = self._lease, None
+        return lease
+
+    def give_back(self, lease: Lease) -> None:
+        """Nothing comes of a lease."""
+        self.workplace.board.count(leased=-1)
+        self.workplace.grants.give_back(lease.grant)
 
     def _give_lease_back(self) -> None:
-        leased, self._leased = self._leased, None
-        if leased is not None:
-            self.workplace.board.count(leased=-1)
-            self.workplace.grants.give_back(leased)
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            self.give_back(lease)
 
     # --- commands -------------------------------------------------------------------------------------
 
     def _execute(self, request: Execute) -> None:
-        if request.lease != self._lease:
+        if self._lease is not None and request.lease != self._lease.number:
             self._give_lease_back()
         try:
             Action(request, self).run()

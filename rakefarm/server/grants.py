@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from rakefarm.server.slots import Slots, WorkerSlots
+from rakefarm.wire.messages import Need
 
 
 class Grant(Struct, frozen=True):
@@ -17,6 +18,14 @@ class Grant(Struct, frozen=True):
 
     slot: int
     licenses: tuple[tuple[str, int], ...]
+
+
+class Lease(Struct, frozen=True):
+    """A grant that is held for a client for a moment: under which number, and what the client needs it for."""
+
+    number: int
+    grant: Grant
+    needs: tuple[Need, ...]
 
 
 def parse_licenses(entries: Sequence[str]) -> dict[str, int]:
@@ -81,10 +90,13 @@ class WorkerGrants:
             self._licenses[name].give_back(number)
         self._slots.give_back(slot, wake)
 
-    def in_use(self, name: str) -> bool:
-        """Whether every licence of this name is held by somebody now."""
-        number = self._licenses[name].try_take() if name in self._licenses else None
+    def lacking(self, licenses: Sequence[str]) -> str:
+        """The first of these licences that others hold all of at this moment; empty when each can be had."""
+        return next((name for name in licenses if name in self._licenses and self._is_in_use(name)), "")
+
+    def _is_in_use(self, name: str) -> bool:
+        number = self._licenses[name].try_take()
         if number is None:
-            return name in self._licenses
-        self._licenses[name].give_back(number)
+            return True
+        self._licenses[name].give_back(number, wake=False)
         return False

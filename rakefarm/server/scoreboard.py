@@ -161,6 +161,7 @@ class WorkerBoard:
         self._lock = threading.Lock()
         self._running = self._leased = self._closed = 0
         self._waiting: dict[int, float] = {}  # since when, by turn
+        self._aside: dict[int, float] = {}  # the same of who waits for something else than a slot
         self._next_turn = 1
 
     def _publish(self) -> None:
@@ -198,13 +199,26 @@ class WorkerBoard:
             self._publish()
             return turn
 
+    def step_aside(self, turn: int, aside: bool) -> None:
+        """Let others pass, or don't any more: whose turn it was is then next again."""
+        origin, goal = (self._waiting, self._aside) if aside else (self._aside, self._waiting)
+        with self._lock:
+            if turn in origin:
+                goal[turn] = origin.pop(turn)
+                self._publish()
+
     def leave_queue(self, turn: int) -> None:
         """Wait no longer."""
         with self._lock:
-            del self._waiting[turn]
+            self._waiting.pop(turn, None)
+            self._aside.pop(turn, None)
             self._publish()
 
     def is_next(self, turn: int | None) -> bool:
-        """Whether nobody has waited longer: who has no turn yet comes after all that have."""
+        """Whether nobody has waited longer: who has no turn yet comes after all that have, and who has stepped aside
+        is never next."""
         longest = self.scoreboard.longest_waiting()
-        return longest == NEVER or (turn is not None and self._waiting.get(turn, longest) <= longest)
+        if turn is None:
+            return longest == NEVER
+        since = self._waiting.get(turn)
+        return since is not None and (longest == NEVER or since <= longest)

@@ -2,7 +2,8 @@
 
 Clients hold one place in the queue at a time, so first come, first served is also turn by turn among them. Who finds
 that it isn't its turn leaves the slot alone; but a worker that stands still (stopped, say) would hold up everyone, so
-a slot that stays free for a while is taken out of turn.
+a slot that stays free for a while is taken out of turn. And who waits for a licence that others hold steps aside, since
+it could not use a slot: it is next again once the licence is free.
 """
 
 import select
@@ -17,6 +18,8 @@ from rakefarm.transport import Lost, Transport
 PATIENCE_S = 0.5
 """How long a free slot may stay with a waiter that does not take it."""
 GIVE_WAY_MS = 5
+LICENSE_LOOK_MS = 50
+"""How often who has stepped aside looks whether the licence is free."""
 
 
 def take_now(work: Workplace, licenses: Sequence[str]) -> Grant | None:
@@ -31,20 +34,30 @@ def wait_for_grant(work: Workplace, transport: Transport, licenses: Sequence[str
     if grant is not None:
         work.board.count(leased=1)
         return grant
-    turn = work.board.queue()
+    board, turn = work.board, work.board.queue()
     try:
         everything, client = select.poll(), select.poll()
         for poller in (everything, client):
             poller.register(transport.socket, select.POLLIN | select.POLLRDHUP)
         everything.register(work.grants.event, select.POLLIN)
-        passed_over: float | None = None
+        aside = False
+        passed_over = _PassedOver()
         while True:
-            ready = everything.poll(LOOK_AGAIN_S * 1000)
+            before, aside = aside, bool(work.grants.lacking(licenses))
+            if aside != before:
+                board.step_aside(turn, aside)
+            if aside:
+                check_client(transport, client.poll(LICENSE_LOOK_MS))
+                beat()
+                continue
+            ready = everything.poll(0)
+            if not ready:
+                passed_over.reset()  # no slot stands free
+                ready = everything.poll(0 if before else LOOK_AGAIN_S * 1000)
             check_client(transport, ready)
             beat()
-            waited_s = 0.0 if passed_over is None else time.monotonic() - passed_over
-            if work.board.is_next(turn) or waited_s > PATIENCE_S:
-                passed_over = None
+            if board.is_next(turn) or passed_over.long_enough:
+                passed_over.reset()
                 grant = work.grants.try_take(licenses, woken=True)
                 if grant is not None:
                     # Before the queue is left, or a curve made in between would show a slot that is nobody's.
@@ -52,10 +65,32 @@ def wait_for_grant(work: Workplace, transport: Transport, licenses: Sequence[str
                     return grant
             elif ready:
                 # The event stays as it is, for whose turn it is.
-                passed_over = passed_over or time.monotonic()
+                passed_over.note(board.scoreboard.longest_waiting())
                 check_client(transport, client.poll(GIVE_WAY_MS))
     finally:
-        work.board.leave_queue(turn)
+        board.leave_queue(turn)
+
+
+class _PassedOver:
+    """How long a free slot has stood with one waiter."""
+
+    def __init__(self) -> None:
+        self._by: float | None = None
+        self._since = 0.0
+
+    def reset(self) -> None:
+        """It does no longer."""
+        self._by = None
+
+    def note(self, waiting_since: float) -> None:
+        """It does, and it is the turn of who has waited since then."""
+        if self._by != waiting_since:
+            self._by, self._since = waiting_since, time.monotonic()
+
+    @property
+    def long_enough(self) -> bool:
+        """Whether who would be next can't be at work."""
+        return self._by is not None and time.monotonic() - self._since > PATIENCE_S
 
 
 def check_client(transport: Transport, ready: Sequence[tuple[int, int]]) -> None:
