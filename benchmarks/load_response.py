@@ -4,8 +4,8 @@
 
 Real load, real psutil: spinning processes of somebody else on this machine, and commands of the farm. First, how soon
 after they start and after they end the busy cores in the curve and the price have moved, and whether by what the
-formula says. Then, for k commands of the farm beside b spinning processes, the work that each gets done in a second against
-rate(k) = min(1, cores / (k + b)), as a share of what one gets alone.
+formula says. Then, for k commands of the farm beside b spinning processes, the work that each gets done in a second
+against rate(k) = min(1, cores / (k + b)), as a share of what one gets alone.
 """
 
 import contextlib

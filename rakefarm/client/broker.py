@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
+from rakefarm.client.guard import PolicyGuard
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
 from rakefarm.client.quotes import absurdity
 from rakefarm.client.refusals import Refusals, Verdict
-from rakefarm.events import Notice, QuoteReceived, Stream
+from rakefarm.events import QuoteReceived, Stream
 from rakefarm.market import policy as market
-from rakefarm.market.policies import DEFAULT, POLICIES
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
@@ -38,9 +38,6 @@ REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
 SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 """A server that we wait at and that says nothing for so long is lost."""
-SLOW_S = 1e-3
-SLOW_CALLS = 20
-"""So many calls in a row of more than a millisecond of processor time, and a policy is too slow."""
 
 
 class Assignment(Struct, frozen=True):
@@ -86,8 +83,7 @@ class Broker:
         self._give_up = give_up
         self._random = random.Random(seed)
         self._lock = threading.RLock()
-        self._policy = make_policy(self)
-        self._slow = 0
+        self._policy = PolicyGuard(self, make_policy, stream, self._restart)
         self._members = {member.name: member for member in farm.members}
         self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
         self._flying: set[int] = set()
@@ -126,7 +122,7 @@ class Broker:
             usable = self._farm.usable()
             self._down = {member.name for member in self._farm.members} - {member.name for member in usable}
             facts = tuple([_facts(member) for member in usable if member.ready])
-            self._do(self._ask_policy(market.SetStarted(tuple([job.market for job in jobs]), facts)))
+            self._do(self._policy.handle(market.SetStarted(tuple([job.market for job in jobs]), facts)))
             self._check_hopeless()
         while self._jobs:
             self._serve_once()
@@ -155,17 +151,24 @@ class Broker:
                     self._host_failed(question.member, f"no quote within {self._quote_s:g} s")
             if self._wake_at is not None and self._wake_at <= now:
                 self._wake_at = None
-                self._do(self._ask_policy(market.Woken()))
+                self._do(self._policy.handle(market.Woken()))
             for task, when in list(self._asked_again.items()):
                 if when <= now:
                     del self._asked_again[task]
                     self._ask_again(task)
             if self._down:
-                for member in self._farm.usable():
-                    if member.name in self._down and member.name not in self._reviving:
-                        self._reviving.add(member.name)
-                        threading.Thread(target=self._revive, args=(member,), daemon=True).start()
+                self._revive_all([member for member in self._farm.usable() if member.name in self._down])
             self._check_hopeless()
+
+    def _returning(self) -> list[Member]:
+        """Hosts that are down and had been there."""
+        return [member for member in self._farm.members if member.ready and member.name in self._down]
+
+    def _revive_all(self, members: Sequence[Member]) -> None:
+        for member in members:
+            if member.name not in self._reviving:
+                self._reviving.add(member.name)
+                threading.Thread(target=self._revive, args=(member,), daemon=True).start()
 
     def _revive(self, member: Member) -> None:
         """In a thread of its own, since connecting may take seconds."""
@@ -176,7 +179,7 @@ class Broker:
             self._reviving.discard(member.name)
             if link is not None and member.name in self._down:
                 self._down.discard(member.name)
-                self._do(self._ask_policy(market.HostUp(_facts(member))))
+                self._do(self._policy.handle(market.HostUp(_facts(member))))
 
     def _take_answer(self, descriptor: int) -> None:
         with self._lock:
@@ -212,13 +215,13 @@ class Broker:
                 self._host_failed(member, reason)
                 return
             self._refusals.note(job.market.task, member.name, reason, lasting)
-            self._do(self._ask_policy(market.Declined(job.market, member.name, lasting)))
+            self._do(self._policy.handle(market.Declined(job.market, member.name, lasting)))
             self._check_hopeless()
             return
         self._refusals.forget(job.market.task, member.name)
         if question.waits and answer.lease:
             self._leases[member.name] = (question.link, answer)
-            self._do(self._ask_policy(market.SlotFree(member.name, answer.curve)))
+            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve)))
             unused = self._leases.pop(member.name, None)
             if unused is not None:
                 self._farm.discard(unused[0])  # which gives the slot up at once
@@ -229,7 +232,7 @@ class Broker:
             QuoteReceived(action=job.number, host=member.name, price=answer.price, seconds=answer.seconds, terms=terms)
         )
         quoted = market.Quoted(job.market, member.name, answer.price, answer.seconds, answer.curve)
-        self._do(self._ask_policy(quoted))
+        self._do(self._policy.handle(quoted))
 
     def _end_questions(self) -> None:
         """The set is over: who still waits for a slot waits no longer."""
@@ -251,19 +254,19 @@ class Broker:
         with self._lock:
             self._end(job)
             event = market.Finished(job.market, host, seconds, curve)  # type: ignore[arg-type]
-            self._do(self._ask_policy(event))
+            self._do(self._policy.handle(event))
 
     def refused(self, job: RemoteJob, host: str, curve: object) -> None:
         """The host was full."""
         with self._lock:
             self._flying.discard(job.number)
-            self._do(self._ask_policy(market.Refused(job.market, host, curve)))  # type: ignore[arg-type]
+            self._do(self._policy.handle(market.Refused(job.market, host, curve)))  # type: ignore[arg-type]
 
     def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
         """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so."""
         with self._lock:
             self._flying.discard(job.number)
-            effects = [*self._ask_policy(market.Lost(job.market, host))]
+            effects = [*self._policy.handle(market.Lost(job.market, host))]
             if host_down:
                 effects = [effect for effect in effects if getattr(effect, "host", "") != host]
             self._do(effects)
@@ -283,37 +286,15 @@ class Broker:
         if member.name not in self._down:
             self._down.add(member.name)
             os.eventfd_write(self._wake, 1)
-            self._do(self._ask_policy(market.HostDown(member.name)))
+            self._do(self._policy.handle(market.HostDown(member.name)))
             self._check_hopeless()
 
     # --- effects --------------------------------------------------------------------------------------
 
-    def _ask_policy(self, event: market.Event) -> Sequence[market.Effect]:
-        started = time.thread_time()
-        try:
-            effects = self._policy.handle(event)
-        except Exception as error:
-            return self._replace_policy(f"it raised {type(error).__name__}: {error}")
-        self._slow = self._slow + 1 if time.thread_time() - started > SLOW_S else 0
-        if self._slow > SLOW_CALLS:
-            return [*effects, *self._replace_policy("it takes more than a millisecond to decide")]
-        return effects
-
-    def _replace_policy(self, why: str) -> Sequence[market.Effect]:
-        """A policy that fails is replaced by the default for the rest of the build, which must not fail for it."""
-        name = type(self._policy).__name__
-        if isinstance(self._policy, type(POLICIES[DEFAULT](self))):
-            if why.startswith("it takes"):
-                self._slow = -1_000_000  # the default has no substitute, and a slow plan is still one
-                return []
-            raise RuntimeError(f"the default policy failed: {why}")
-        text = f"the award policy {name} is replaced by '{DEFAULT}' for the rest of this build: {why}"
-        self._stream.emit(Notice(level="warning", text=text))
-        self._slow = 0
-        self._policy = POLICIES[DEFAULT](self)
+    def _restart(self) -> market.SetStarted:
+        """What a policy has to know that takes over in the middle of a set."""
         pending = tuple([job.market for job in self._jobs.values() if job.number not in self._flying])
-        facts = tuple([_facts(member) for member in self._farm.usable() if member.ready])
-        return self._policy.handle(market.SetStarted(pending, facts))
+        return market.SetStarted(pending, tuple([_facts(member) for member in self._farm.usable() if member.ready]))
 
     def _do(self, effects: Sequence[market.Effect]) -> None:
         for effect in effects:
@@ -370,19 +351,20 @@ class Broker:
         for task, jobs in idle.items():
             if task in self._asked_again:
                 continue
-            match self._refusals.verdict(task, names, self._attempts):
+            match self._refusals.verdict(task, names, self._attempts, bool(self._returning())):
                 case Verdict.HOPELESS:
                     reason = self._refusals.explain(task, {m.name: m.problem for m in self._farm.members if m.problem})
                     for job in jobs:
                         self._end(job)
-                        self._do(self._ask_policy(market.Withdrawn(job.market)))
+                        self._do(self._policy.handle(market.Withdrawn(job.market)))
                         self._give_up(job, reason)
                 case Verdict.LATER:
                     self._asked_again[task] = time.monotonic() + RETRY_PAUSE_S * self._refusals.rounds(task)
                     os.eventfd_write(self._wake, 1)
 
     def _ask_again(self, task: object) -> None:
-        """After a pause: the same question to those that would not just now."""
+        """After a pause: the same question to those that would not just now, and a look at those that were there."""
+        self._revive_all(self._returning())
         job = next((job for job in self._jobs.values() if job.market.task == task), None)
         for name in self._refusals.forget_passing(task) if job is not None else ():
             if name not in self._down:

@@ -8,7 +8,7 @@ class Verdict(Enum):
     """What the refusals so far mean for a task."""
 
     OPEN = "some host has bid, or has not been heard"
-    LATER = "every host has refused, and one of them only for the moment"
+    LATER = "every host has refused or is gone, and one of them perhaps only for the moment"
     HOPELESS = "no host will run it"
 
 
@@ -38,13 +38,14 @@ class Refusals:
         """How often every host has refused."""
         return self._rounds.get(task, 0)
 
-    def verdict(self, task: object, hosts: Collection[str], attempts: int) -> Verdict:
-        """What it means that these `hosts` are left; each LATER counts as one of `attempts`."""
+    def verdict(self, task: object, hosts: Collection[str], attempts: int, may_return: bool = False) -> Verdict:
+        """What it means that these `hosts` are left; each LATER counts as one of `attempts`. `may_return`: of the hosts
+        that are not left one has been there, and may be again in a moment."""
         lasting, passing = self._lasting.get(task, {}), self._passing.get(task, {})
         if set(hosts) - lasting.keys() - passing.keys():
             return Verdict.OPEN
         self._rounds[task] = self.rounds(task) + 1
-        if passing.keys() & set(hosts) and self._rounds[task] < attempts:
+        if (passing.keys() & set(hosts) or may_return) and self._rounds[task] < attempts:
             return Verdict.LATER
         return Verdict.HOPELESS
 

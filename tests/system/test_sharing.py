@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from farm_vocabulary import Project, on_processor, places_of, wait_until_idle
+from farm_vocabulary import Project, on_processor, wait_until_idle
 from server_vocabulary import Server
 
 TwoServers = tuple[Server, Server]
@@ -21,7 +21,7 @@ def shares(project: Project, servers: TwoServers, command: str, actions: int, *o
     project.rakefile("a:", *[f"remote-{command}"] * actions)
     built = project.build("--json", *options, hosts=servers)
     assert built.status == 0, built.stderr
-    return Counter(places_of(built.events()))
+    return Counter(str(event["host"]) for event in built.events() if event["event"] == "action_finished")
 
 
 def test_equal_hosts_share_equal_actions(project: Project, two_servers: TwoServers) -> None:
