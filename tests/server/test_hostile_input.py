@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from server_vocabulary import (
     A_QUOTE,
+    A_WAIT,
     Client,
     Gate,
     Server,
+    a_task,
     an_input,
     encode,
     execute,
@@ -36,10 +38,12 @@ from rakefarm.wire.messages import (
     MessageType,
     Need,
     NeedFiles,
+    Progress,
     Quote,
     QuoteRequest,
     Result,
     Supplied,
+    Wait,
     Welcome,
 )
 
@@ -199,10 +203,10 @@ def test_a_message_in_single_bytes_is_a_message(stranger: Client) -> None:
     assert isinstance(stranger.read(), Welcome)
 
 
-HALVES = [encode(hello()), encode(A_QUOTE), encode(execute(b"true", an_input(b"a", b"x" * 100)))]
+HALVES = [encode(hello()), encode(A_QUOTE), encode(execute(b"true", an_input(b"a", b"x" * 100))), encode(A_WAIT)]
 
 
-@pytest.mark.parametrize("message", range(3))
+@pytest.mark.parametrize("message", range(4))
 @pytest.mark.parametrize("part", [1, 7, 8, 12, 16, 0.5, -1])
 def test_half_a_message_and_then_the_end(server: Server, message: int, part: float) -> None:
     data = HALVES[message]
@@ -228,7 +232,7 @@ def test_sizes_over_the_limit_of_a_greeting(stranger: Client, refused: Refuse, s
 
 
 @pytest.mark.parametrize("size", [1 << 63, (1 << 64) - 1, (1 << 64) - 8, LIMITS.payload + 1])
-@pytest.mark.parametrize("number", [MessageType.EXECUTE, MessageType.QUOTE_REQUEST])
+@pytest.mark.parametrize("number", [MessageType.EXECUTE, MessageType.QUOTE_REQUEST, MessageType.WAIT])
 def test_sizes_over_the_limit_of_a_message(client: Client, refused: Refuse, number: MessageType, size: int) -> None:
     client.send_bytes(U64.pack(number) + U64.pack(size))
     refused(client, "limit", number.name)
@@ -249,17 +253,10 @@ def test_a_body_that_is_announced_and_never_comes_takes_no_memory(server: Server
     client.send_bytes(U64.pack(MessageType.FILE) + U64.pack(8) + U64.pack(0) + U64.pack(LIMITS.body) + bytes(1000))
 
 
-def test_an_inner_size_that_runs_past_its_payload(client: Client, refused: Refuse) -> None:
-    needs = U64.pack(1 << 62) + b"cpu"
-    client.send_bytes(
-        U64.pack(MessageType.QUOTE_REQUEST)
-        + U64.pack(7)
-        + b"compile"
-        + U64.pack(len(needs))
-        + needs
-        + U64.pack(8)
-        + U64.pack(0)
-    )
+@pytest.mark.parametrize("number", [MessageType.QUOTE_REQUEST, MessageType.WAIT])
+def test_an_inner_size_that_runs_past_its_payload(client: Client, refused: Refuse, number: MessageType) -> None:
+    task = wrap([b"compile", U64.pack(1 << 62) + b"cpu", U64.pack(0), bytes(8), U64.pack(0)])
+    client.send_bytes(U64.pack(number) + wrap([task]))
     refused(client, "protocol")
 
 
@@ -329,7 +326,7 @@ def test_numbers_that_are_none(client: Client, refused: Refuse, number: float) -
 
 @pytest.mark.parametrize(
     "message",
-    [execute(), A_QUOTE, Supplied(), Ack(), Welcome(1, (), b"", "", "", 1, 1, "")],
+    [execute(), A_QUOTE, A_WAIT, Supplied(), Ack(), Welcome(1, (), b"", "", "", 1, 1, "")],
     ids=lambda message: type(message).__name__,
 )
 def test_nothing_comes_before_hello(stranger: Client, refused: Refuse, message: Execute) -> None:
@@ -345,7 +342,7 @@ def test_what_a_ready_client_may_not_say(client: Client, refused: Refuse, messag
     refused(client, "protocol", "may not send")
 
 
-@pytest.mark.parametrize("message", [A_QUOTE, execute(), Ack()], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", [A_QUOTE, A_WAIT, execute(), Ack()], ids=lambda message: type(message).__name__)
 def test_what_a_supplying_client_may_not_say(client: Client, refused: Refuse, message: Ack) -> None:
     client.send(execute(b"true", an_input(b"a", os.urandom(10))))
     assert isinstance(client.read(), NeedFiles)
@@ -360,6 +357,31 @@ def test_a_client_that_speaks_while_its_command_runs_is_gone(server: Server, cli
     client.send(A_QUOTE)
     client.wait_closed()
     wait_until(lambda: server.sandboxes() == [], "the command's end")
+
+
+@pytest.mark.parametrize("data", [encode(A_QUOTE), encode(Ack()), b"x", bytes(100_000)])
+def test_a_client_that_speaks_while_it_waits_is_gone(
+    server: Server, client: Client, tmp_path: Path, data: bytes
+) -> None:
+    with every_slot_taken(server, tmp_path):
+        client.send(A_WAIT)
+        assert isinstance(client.read(), Progress)
+        client.send_bytes(data)
+        assert client.wait_closed() is None
+        with Client(server.host, server.port) as asking:
+            assert wait_until(lambda: asking.introduce().ask().offer.curve.waiting == 0)  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def every_slot_taken(server: Server, tmp_path: Path) -> Iterator[list[Gate]]:
+    """Commands that hold every slot until their gates are opened."""
+    with contextlib.ExitStack() as stack:
+        gates = [Gate(tmp_path, f"gate-{number}") for number in range(SLOTS)]
+        for gate in gates:
+            runner = stack.enter_context(Client(server.host, server.port)).introduce()
+            runner.send(execute(gate.command))
+            gate.wait_reached()
+        yield gates
 
 
 def test_a_client_that_gives_up_is_believed(server: Server, client: Client) -> None:
@@ -534,24 +556,46 @@ def test_a_file_that_does_not_come(client: Client, refused: Refuse) -> None:
         ("mem", "9" * 5000 + "G"),
         ("mem", "\0"),
         ("license", "\ud7ff"),
+        ("license", ""),
+        ("arch", ""),
+        ("arch", "x86\0"),
         ("\0", "\0"),
         ("", ""),
     ],
 )
 def test_needs_that_nobody_has_are_declined(client: Client, need: tuple[str, str]) -> None:
-    answer = client.ask(QuoteRequest("compile", (Need(*need),), 0))
+    task = a_task(kind="compile", needs=(Need(*need),))
+    answer = client.ask(QuoteRequest(task))
     assert isinstance(answer, Decline), answer
+    assert client.wait_for_slot(Wait(task)) == answer
+    assert client.run(b"true", needs=task.needs).declined == answer
     assert isinstance(client.ask(), Quote), "the connection stays"
 
 
 @pytest.mark.parametrize("kind", ["", "\0", "x" * 10_000, "\u202e"])
 def test_any_kind_of_work_is_priced(client: Client, kind: str) -> None:
-    assert isinstance(client.ask(QuoteRequest(kind, (), 0)), Quote)
+    assert isinstance(client.ask(QuoteRequest(a_task(kind=kind))), Quote)
 
 
 def test_more_input_than_the_disk_holds_is_declined(client: Client) -> None:
-    answer = client.ask(QuoteRequest("compile", (), (1 << 64) - 1))
+    answer = client.ask(QuoteRequest(a_task(input_bytes=(1 << 64) - 1)))
     assert isinstance(answer, Decline) and answer.reason == "disk"
+
+
+def test_more_memory_than_there_is_is_declined(client: Client) -> None:
+    answer = client.ask(QuoteRequest(a_task(memory_bytes=(1 << 64) - 1)))
+    assert isinstance(answer, Decline) and answer.reason == "memory"
+
+
+@pytest.mark.parametrize("work_s", [-1.0, -1e308, 5e-324, 1e-9, 1e308])
+def test_any_prediction_of_work_makes_a_price_above_zero(client: Client, work_s: float) -> None:
+    """And leaves the next one alone: what is beyond belief teaches nothing."""
+    task = a_task(work_s=work_s)
+    answer = client.ask(QuoteRequest(task))
+    assert isinstance(answer, Quote) and 0 < answer.offer.price < 1e9 and 0 < answer.offer.seconds < 1e9
+    assert client.run(b"exit 0", work_s=work_s).result.status == 0  # type: ignore[union-attr]
+    after = client.ask()
+    assert isinstance(after, Quote) and 0.01 < after.offer.curve.speed < 100
 
 
 @pytest.mark.parametrize(
@@ -591,8 +635,17 @@ def test_variables_off_the_list_do_not_reach_the_command(client: Client) -> None
 
 
 @pytest.mark.parametrize("lease", [1, 12345, (1 << 64) - 1])
-def test_a_lease_that_nobody_gave_is_no_lease(client: Client, lease: int) -> None:
-    assert client.run(b"exit 3", lease=lease).result.status == 3  # type: ignore[union-attr]
+@pytest.mark.parametrize("start", [0, 1, 2, (1 << 64) - 1])
+def test_a_lease_that_nobody_gave_is_no_lease(client: Client, lease: int, start: int) -> None:
+    assert client.run(b"exit 3", lease=lease, start=start).result.status == 3  # type: ignore[union-attr]
+
+
+def test_leases_are_of_one_connection(server: Server, client: Client) -> None:
+    answer = client.wait_for_slot()
+    assert isinstance(answer, Quote) and answer.offer.lease
+    with Client(server.host, server.port) as other:
+        assert other.introduce().run(b"exit 3", lease=answer.offer.lease).result.status == 3  # type: ignore[union-attr]
+    assert client.run(b"exit 4", lease=answer.offer.lease).result.status == 4  # type: ignore[union-attr]
 
 
 # --- outputs --------------------------------------------------------------------------------------------
@@ -697,6 +750,14 @@ def leave_before_the_quote(client: Client, gate: Gate) -> None:
     client.introduce().send(A_QUOTE)
 
 
+def leave_with_a_lease(client: Client, gate: Gate) -> None:
+    client.introduce().wait_for_slot()
+
+
+def leave_before_the_lease(client: Client, gate: Gate) -> None:
+    client.introduce().send(A_WAIT)
+
+
 def leave_within_execute(client: Client, gate: Gate) -> None:
     client.introduce().send_bytes(encode(execute(gate.command, an_input(b"a", b"x" * 50)))[:-5])
 
@@ -739,6 +800,8 @@ LEAVING = [
     leave_when_ready,
     leave_with_a_quote,
     leave_before_the_quote,
+    leave_with_a_lease,
+    leave_before_the_lease,
     leave_within_execute,
     leave_when_asked_for_files,
     leave_within_a_file,
@@ -768,6 +831,9 @@ def test_a_client_that_leaves_takes_its_command_with_it(
                     client.wait_closed()
         wait_until(lambda: server.sandboxes() == [], "an empty sandbox")
         wait_until(lambda: not commands_of(server), "no command left")
+        with Client(server.host, server.port) as asking:
+            asking.introduce()
+            wait_until(lambda: asking.ask().offer.curve.free_in_s == (0.0,) * SLOTS, "every slot free")  # type: ignore[union-attr]
 
 
 def commands_of(server: Server) -> list[int]:
@@ -798,17 +864,12 @@ def test_two_hundred_idle_connections_are_no_reason_not_to_quote(server: Server)
 
 def test_quotes_are_answered_while_every_slot_is_taken(server: Server, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        gates = []
-        for number in range(SLOTS):
-            gates.append(Gate(tmp_path, f"gate-{number}"))
-            runner = stack.enter_context(Client(server.host, server.port)).introduce()
-            runner.send(execute(gates[-1].command))
-            gates[-1].wait_reached()
+        gates = stack.enter_context(every_slot_taken(server, tmp_path))
         asking = stack.enter_context(Client(server.host, server.port)).introduce()
         quotes = [asking.ask() for _ in range(20)]
         assert all(isinstance(quote, Quote) for quote in quotes)
         terms = {term.name for term in quotes[-1].offer.terms}  # type: ignore[union-attr]
-        assert "waiting" in terms
+        assert "wait" in terms
         waiting = stack.enter_context(Client(server.host, server.port)).introduce()
         waiting.send(execute(b"exit 3"))
         waiting.wait_phase("queued")

@@ -11,6 +11,7 @@ import pytest
 from conftest import Connect, StartServer
 from server_vocabulary import (
     A_QUOTE,
+    A_WAIT,
     Client,
     Gate,
     Server,
@@ -114,7 +115,7 @@ def test_a_cache_that_can_not_be_written(tmp_path: Path) -> None:
 def test_it_says_where_it_listens_and_with_what(start_server: StartServer, connect: Connect) -> None:
     server = start_server("--slots", "3")
     assert server.line.startswith(f"listening on 127.0.0.1:{server.port} slots=3 isolation=process")
-    assert server.line.endswith("authentication=none\n")
+    assert server.line.endswith(" authentication=none speed=1.00\n")
     welcome = connect(server).welcome
     assert welcome is not None and welcome.slots == 3
     assert f"isolation={welcome.isolation} " in server.line
@@ -186,7 +187,7 @@ def test_sigterm_lets_what_runs_come_to_its_end(server: Server, connect: Connect
     answer = busy.finish()
     assert answer.result is not None and answer.result.status == 0
     assert answer.stdout == b"said\n" and answer.outputs == {b"out": b"made\n"}
-    assert answer.delivered is not None and answer.delivered.offers == (), "no new work"
+    assert answer.delivered is not None and answer.delivered.curves == (), "no new work"
     assert server.wait() == 0
 
 
@@ -198,11 +199,29 @@ def test_while_draining_quotes_and_commands_are_declined(server: Server, connect
     server.wait_for_log("draining")
     gate.open()
     assert busy.finish().delivered is not None
-    for request in (A_QUOTE, execute()):
+    for request in (A_QUOTE, A_WAIT, execute()):
         with contextlib.suppress(AssertionError):
             busy.send(request)
             answer = busy.read()
             assert answer is None or (isinstance(answer, Decline) and answer.reason == "draining")
+    assert server.wait() == 0
+
+
+def test_who_waits_when_the_server_drains_is_declined(start_server: StartServer, connect: Connect, gate: Gate) -> None:
+    server = start_server("--slots", "1")
+    busy, waiting, queued = connect(server), connect(server), connect(server)
+    start_at_gate(busy, gate, b"exit 3")
+    waiting.send(A_WAIT)
+    waiting.wait_phase("waiting")
+    queued.send(execute(b"exit 4"))
+    queued.wait_phase("queued")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("draining")
+    gate.open()
+    assert busy.finish().result.status == 3  # type: ignore[union-attr]
+    answer = waiting.finish_waiting()
+    assert isinstance(answer, Decline) and answer.reason == "draining"
+    assert queued.finish().result.status == 4, "it had been taken"  # type: ignore[union-attr]
     assert server.wait() == 0
 
 
@@ -309,17 +328,18 @@ def test_sighup_reads_the_configuration_again(start_server: StartServer, connect
     config = tmp_path / "server.toml"
     config.write_text("[price.base]\ncompile = 1", encoding="utf-8")
     server = start_server("--config", str(config))
-    assert base_price(connect(server)) == 1.0
+    assert base_price(connect(server)) == pytest.approx(1.0)
     config.write_text("[price.base]\ncompile = 7", encoding="utf-8")
     server.process.send_signal(signal.SIGHUP)
     server.wait_for_log("configuration read again")
-    assert base_price(connect(server)) == 7.0
+    assert base_price(connect(server)) == pytest.approx(7.0)
 
 
 def base_price(client: Client) -> float:
+    """What a predicted second of compiling costs, surcharges left out."""
     quote = client.ask()
     assert isinstance(quote, Quote)
-    return next(term.value for term in quote.offer.terms if term.name == "base")
+    return next(term.value for term in quote.offer.terms if term.name == "run") / quote.offer.seconds
 
 
 def test_a_configuration_that_became_bad_stays_as_it_was(
@@ -332,7 +352,7 @@ def test_a_configuration_that_became_bad_stays_as_it_was(
     config.write_text("bad =", encoding="utf-8")
     server.process.send_signal(signal.SIGHUP)
     server.wait_for_log("stays as it was")
-    assert base_price(connect(server)) == 1.0
+    assert base_price(connect(server)) == pytest.approx(1.0)
     assert server.worker_pids() == workers
 
 
@@ -375,7 +395,8 @@ def test_a_worker_killed_in_mid_command_leaves_nothing(start_server: StartServer
     with again:
         answer = again.run(b"exit 3")
         assert answer.result is not None and answer.result.status == 3, "the slot is free again"
-        assert [term.name for term in answer.delivered.offers[0].terms if term.name == "waiting"] == []  # type: ignore[union-attr]
+        (curve,) = answer.delivered.curves  # type: ignore[union-attr]
+        assert (curve.running, curve.waiting, curve.free_in_s) == (0, 0, (0.0,))
     wait_until(lambda: server.sandboxes() == [])
 
 

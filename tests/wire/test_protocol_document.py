@@ -9,11 +9,12 @@ from wire_vocabulary import case_name
 from rakefarm.client.broker import PASSING_REASONS
 from rakefarm.client.link import BEAT_S as CLIENT_BEAT_S
 from rakefarm.client.link import MISSED_BEATS
+from rakefarm.market.curve import LONGEST_LIST, Curve
 from rakefarm.server.action import BEAT_S, SUPPLY_S
 from rakefarm.server.staging import MANIFEST_FILES
 from rakefarm.wire import Limits
 from rakefarm.wire import errors as wire_errors
-from rakefarm.wire.messages import CLASSES, OUTCOMES, MessageType
+from rakefarm.wire.messages import CLASSES, OUTCOMES, Input, MessageType, Need, Offer, Task, Term, Variable
 from rakefarm.wire.paths import DEPTH, PART_BYTES, PATH_BYTES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -101,6 +102,36 @@ def test_outcomes_are_those_of_the_code():
     assert documented == OUTCOMES
 
 
+def test_terms_of_a_price_are_those_of_the_code():
+    documented = rows(section("Structures"))
+    given = set(re.findall(r'(?:terms\[|terms = \{)"(\w+)"', read("rakefarm", "market", "bid.py")))
+    assert given == documented.keys() - {"term", "field"} - set(Curve.__struct_fields__)
+
+
+def test_a_curves_fields_are_explained_in_their_order():
+    fields = [word for word in rows(section("Structures")) if word in Curve.__struct_fields__]
+    assert fields == list(Curve.__struct_fields__)
+    assert f"at most the first {LONGEST_LIST} of them" in PLAIN
+    assert f"| times in a curve | 1 to {LONGEST_LIST} |" in SPECIFICATION
+
+
+@pytest.mark.parametrize("structure", [Need, Task, Curve, Term, Offer, Input, Variable])
+def test_every_structure_is_explained_with_every_field(structure):
+    (text,) = re.findall(
+        rf"^\*\*{structure.__name__}\*\*(.*?)(?=^\*\*|\Z)", section("Structures"), re.MULTILINE | re.DOTALL
+    )
+    for name in structure.__struct_fields__:
+        assert re.search(rf"\b{name}\b", text), f"{structure.__name__} says nothing of {name}"
+
+
+def test_phases_are_those_of_the_code():
+    sources = "".join(read("rakefarm", "server", name) for name in ("action.py", "conversation.py"))
+    given = set(re.findall(r'(?:Progress\(|_phase = )"(\w+)"', sources))
+    assert given == {"waiting", "queued", "running"}
+    assert all(f"`{phase}`" in section("PROGRESS") for phase in given)
+    assert "phase `waiting`" in section("Liveness")
+
+
 def test_the_worked_example_is_right():
     """The same bytes that test_messages_golden sends."""
     block = re.search(r"```\n(00 00 00 00 00 00 00 0a.*?)```", SPECIFICATION, re.DOTALL)
@@ -108,6 +139,7 @@ def test_the_worked_example_is_right():
     lines = [re.match(r"\s*((?:[0-9a-f]{2}\s+)+)", line)[1] for line in block[1].splitlines()]
     expected = (
         "000000000000000a"
+        "0000000000000060"
         "0000000000000004"
         "6c696e6b"
         "000000000000001c"
@@ -118,6 +150,10 @@ def test_the_worked_example_is_right():
         "32"
         "0000000000000008"
         "0000000000001000"
+        "0000000000000008"
+        "3ff8000000000000"
+        "0000000000000008"
+        "0000000004000000"
     )
     assert "".join("".join(lines).split()) == expected
 
