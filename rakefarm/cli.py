@@ -23,8 +23,25 @@ FALLBACKS = ("next", "local", "never")
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is for who asks for it."""
 
+    json_has_a_file = False
+    """This command knows --json=FILE, and --json alone means standard output."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """As ever, but for `--json`: the word behind it is not its file, since that would most often be the Rakefile,
+        and be overwritten. argparse has no word for an option whose argument comes only behind `=`."""
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)
+        if self.json_has_a_file:
+            words[:end] = ["--json=-" if _is_json(word) else word for word in words[:end]]
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         self.exit(int(ExitStatus.USAGE), f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _is_json(word: str) -> bool:
+    """--json, or what argparse takes for it; --j might be --jobs."""
+    return word.startswith("--js") and "--json".startswith(word)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,7 +163,8 @@ def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 # --- rakefarm build -------------------------------------------------------------------------------------
 
 
-def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_build_arguments(parser: _Parser) -> None:
+    parser.json_has_a_file = True
     parser.add_argument("rakefile", nargs="?", metavar="FILE", help="the Rakefile (default: Rakefile)")
     parser.add_argument("-f", "-r", "--file", metavar="FILE", help="the same, as an option")
     parser.add_argument("-C", "--directory", metavar="DIR", help="change to DIR first")
@@ -164,10 +182,8 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="when to use colour")
     parser.add_argument(
         "--json",
-        nargs="?",
-        const="-",
         metavar="FILE",
-        help="write events as JSON lines to FILE or standard output",
+        help="write events as JSON lines: --json to standard output, --json=FILE to a file",
     )
     parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
 
@@ -191,8 +207,11 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise ConfigError(f"-C {options.directory}: {error.strerror}") from error
     if options.rakefile and options.file:
         raise ConfigError(f"two Rakefiles are named, {options.file} and {options.rakefile}; name one")
+    path = options.file or options.rakefile or "Rakefile"
+    if options.json not in (None, "-") and _is_same_file(options.json, path):
+        raise ConfigError(f"--json={options.json}: that is the Rakefile itself, which it would overwrite")
     try:
-        rakefile = read_rakefile(options.file or options.rakefile or "Rakefile")
+        rakefile = read_rakefile(path)
         hosts = _choose_hosts(settings, rakefile.hosts, rakefile.port)
     except RakefileError as error:
         return _complain("rakefarm", str(error))
@@ -233,6 +252,13 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except EmbeddedFailed as error:
         print(f"rakefarm: error: {error}", file=sys.stderr)
         return int(ExitStatus.FARM_FAILED)
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them is not there, or can't be
+        return False
 
 
 def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> ClientSettings:

@@ -394,6 +394,26 @@ def test_json_may_go_to_a_file_beside_everything_else(project: Project, farm: Fa
     check_events([json.loads(line) for line in (tmp_path / "events").read_bytes().splitlines()], 1)
 
 
+@pytest.mark.parametrize("option", ["--json", "--js", "--json=-"])
+def test_the_word_behind_json_is_the_rakefile(project: Project, option: str) -> None:
+    project.write("my.rake", "a:\n\ttrue\n")
+    built = project.build(option, "my.rake")
+    assert built.status == 0, built.stderr
+    check_events(built.events(), 1)
+    assert project.read("my.rake") == b"a:\n\ttrue\n"
+
+
+@pytest.mark.parametrize("named", ["my.rake", "./my.rake", "link"])
+def test_json_never_overwrites_the_rakefile(project: Project, named: str) -> None:
+    project.write("my.rake", "a:\n\ttrue\n")
+    (project.path / "link").symlink_to("my.rake")
+    built = project.build(f"--json={named}", "my.rake")
+    assert built.status == 2
+    (line,) = built.stderr.splitlines()
+    assert b"that is the Rakefile itself" in line
+    assert project.read("my.rake") == b"a:\n\ttrue\n"
+
+
 def test_json_of_a_missing_file_is_complete_too(project: Project, farm: Farm) -> None:
     project.rakefile("one:", "remote-cat none", "> requires none")
     built = project.build("--json", hosts=farm)
