@@ -629,6 +629,31 @@ def test_an_output_that_cannot_be_written_fails_its_action_alone(project: Projec
     assert project.made() == {"other"}
 
 
+@pytest.mark.parametrize("here", [False, True])
+def test_a_name_that_can_not_be_returned_fails_its_action_after_one_run(
+    project: Project, farm: Farm, tmp_path: Path, here: bool
+) -> None:
+    command = f"echo ran >> {tmp_path}/runs; echo out; echo err >&2; touch good \"$(printf 'x\\033y')\""
+    project.rakefile("a:", f"remote-{command}")
+    built = project.build("--fallback", "local", hosts=["127.0.0.1:1"] if here else farm)
+    assert built.status == 1, built.stderr
+    assert built.says("failed: set 'a', line 2") and built.says("'x\\x1by' has a control byte")
+    assert built.stdout == b"out\n" and b"err\n" in built.stderr
+    assert (tmp_path / "runs").read_text() == "ran\n"
+    assert project.made() == set()
+
+
+@pytest.mark.parametrize("prefix", ["", "remote-"])
+def test_a_command_that_is_too_long_has_failed(project: Project, farm: Farm, prefix: str) -> None:
+    project.rakefile("a:", f"{prefix}: {'x' * 200_000}")
+    built = project.build("--json", hosts=farm)
+    assert built.status == 1
+    finished = [event for event in built.events() if event["event"] == "action_finished"]
+    assert [event["outcome"] for event in finished] == ["failed"]
+    assert "Argument list too long" in str(finished[0]["detail"])
+    assert len(places_of(built.events())) == 1
+
+
 def test_a_link_in_the_project_does_not_lead_outputs_out(project: Project, farm: Farm, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
