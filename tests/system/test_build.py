@@ -414,6 +414,21 @@ def test_json_never_overwrites_the_rakefile(project: Project, named: str) -> Non
     assert project.read("my.rake") == b"a:\n\ttrue\n"
 
 
+@pytest.mark.parametrize("prefix", ["", "remote-"])
+@pytest.mark.parametrize("lines", [0, 1, 8])
+def test_a_reader_of_json_that_leaves_ends_the_build(project: Project, farm: Farm, prefix: str, lines: int) -> None:
+    """Whichever thread tells of it, and whatever the main thread waits for."""
+    project.rakefile("a:", f"{prefix}sleep 0.5; echo", f"{prefix}sleep 600", "sleep 600")
+    client = project.start("--json", hosts=farm)
+    assert client.process.stdout is not None
+    for _ in range(lines):
+        client.process.stdout.readline()
+    client.process.stdout.close()
+    client.process.stdout = None
+    built = client.end()
+    assert (built.status, built.stderr) == (141, b"")
+
+
 def test_json_of_a_missing_file_is_complete_too(project: Project, farm: Farm) -> None:
     project.rakefile("one:", "remote-cat none", "> requires none")
     built = project.build("--json", hosts=farm)
