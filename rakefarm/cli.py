@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from msgspec import structs
 
-from rakefarm import __version__
+from rakefarm import __version__, standard
 from rakefarm.config import ClientSettings, ConfigError, load_settings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
@@ -82,10 +82,11 @@ def serve_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    standard.ensure_open()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(ExitStatus.USAGE)
+        return standard.finish(end.code if isinstance(end.code, int) else int(ExitStatus.USAGE))
     run: Callable[[argparse.Namespace, Mapping[str, str]], int] = options.run
     try:
         return int(run(options, os.environ))
@@ -97,9 +98,9 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         return _report_fault(parser.prog)
 
 
-def _complain(program: str, text: str) -> int:
-    print(f"{program}: error: {text}", file=sys.stderr)
-    return int(ExitStatus.USAGE)
+def _complain(program: str, text: str, status: ExitStatus = ExitStatus.USAGE) -> int:
+    standard.say(f"{program}: error: {text}")
+    return int(status)
 
 
 def _report_fault(program: str) -> int:
@@ -117,9 +118,8 @@ def _report_fault(program: str) -> int:
     ) as file:
         file.write(f"rakefarm {__version__}, Python {sys.version}\n{traceback.format_exc()}")
     error = sys.exc_info()[1]
-    print(
-        f"{program}: this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}",
-        file=sys.stderr,
+    standard.say(
+        f"{program}: this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}"
     )
     return int(ExitStatus.INTERNAL)
 
@@ -157,7 +157,11 @@ def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.calibrate import calibrate
 
-    return calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+    try:
+        status = calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+    except OSError:  # of standard output, which tells why once more
+        status = int(ExitStatus.OK)
+    return standard.finish(status)
 
 
 # --- rakefarm build -------------------------------------------------------------------------------------
@@ -191,7 +195,7 @@ def _add_build_arguments(parser: _Parser) -> None:
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.build import build
     from rakefarm.client.ledger import Ledger
-    from rakefarm.client.plain import OutputClosedError, ViewError
+    from rakefarm.client.plain import Channel, OutputClosedError, OutputFailedError, TerminalGoneError, ViewError
     from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
     from rakefarm.client.rakefile_model import RakefileError
@@ -217,11 +221,12 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return _complain("rakefarm", str(error))
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error
-    if options.dry_run:
-        from rakefarm.client.preview import preview
-
-        return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs))
     try:
+        if options.dry_run:
+            from rakefarm.client.preview import preview
+
+            out, err = Channel("standard output", sys.stdout), Channel("standard error", sys.stderr)
+            return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs), out, err)
         with (
             open_view(
                 options.progress,
@@ -244,14 +249,16 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 embedded=lambda: embedded_farm(environ, settings.jobs),
                 make_policy=make_policy,
             )
+    except TerminalGoneError:
+        return int(ExitStatus.HUNG_UP)
     except OutputClosedError:
-        # Whoever read our output is gone; the shell calls this status of a writer 128 + SIGPIPE.
-        return 141
+        return int(ExitStatus.OUTPUT_CLOSED)
+    except OutputFailedError as error:
+        return _complain("rakefarm", str(error), ExitStatus.ACTION_FAILED)
     except ViewError as error:
         return _complain("rakefarm", str(error))
     except EmbeddedFailed as error:
-        print(f"rakefarm: error: {error}", file=sys.stderr)
-        return int(ExitStatus.FARM_FAILED)
+        return _complain("rakefarm", str(error), ExitStatus.FARM_FAILED)
 
 
 def _is_same_file(one: str, other: str) -> bool:

@@ -114,7 +114,7 @@ def _run(
 
 def _status(plan: Plan, interrupted: int) -> ExitStatus:
     if interrupted:
-        return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
+        return ExitStatus(128 + interrupted)
     if plan.count(Outcome.FAILED):
         return ExitStatus.ACTION_FAILED
     if plan.count(Outcome.NOT_RUN):
