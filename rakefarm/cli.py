@@ -198,7 +198,7 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.plain import Channel, OutputClosedError, OutputFailedError, TerminalGoneError, ViewError
     from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
-    from rakefarm.client.rakefile_model import RakefileError
+    from rakefarm.client.rakefile_model import RakefileError, locate
     from rakefarm.client.view import open_view
     from rakefarm.embedded import EmbeddedFailed, embedded_farm
 
@@ -218,7 +218,10 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         rakefile = read_rakefile(path)
         hosts = _choose_hosts(settings, rakefile.hosts, rakefile.port)
     except RakefileError as error:
-        return _complain("rakefarm", str(error))
+        told = [("error", each) for each in error.errors] + [("warning", each) for each in error.warnings]
+        for level, each in sorted(told, key=lambda pair: pair[1].line):
+            standard.say(f"rakefarm: {level}: {locate(error.path, each)}")
+        return int(ExitStatus.USAGE)
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error
     try:

@@ -12,7 +12,7 @@ from rakefarm.client.jobs import describe
 from rakefarm.client.plain import Channel
 from rakefarm.client.plan import Plan, PlannedAction
 from rakefarm.client.quotes import ask_every_host
-from rakefarm.client.rakefile_model import Rakefile
+from rakefarm.client.rakefile_model import Rakefile, locate
 from rakefarm.config import ClientSettings
 from rakefarm.events import Stream
 from rakefarm.exitcodes import ExitStatus
@@ -30,6 +30,8 @@ def preview(
     stderr: Channel,
 ) -> int:
     """Print plan and quotes to `stdout`, what can't run to `stderr`; answers the exit status. Raises ViewError."""
+    for warning in rakefile.warnings:
+        _print(stderr, f"rakefarm: warning: {locate(rakefile.path, warning)}")
     plan = Plan(rakefile)
     needs_farm = any(planned.action.remote for part in plan.sets for planned in part.actions)
     own = embedded() if needs_farm and not hosts else nullcontext()
