@@ -187,8 +187,8 @@ class Notice(Event, frozen=True, kw_only=True):
 
 
 class BuildFinished(Event, frozen=True, kw_only=True):
-    """The last event of a run. `not_started` counts actions of sets that were never begun, `messages` those of the
-    protocol, both ways."""
+    """The last event of a run. `stopped` counts actions that were begun and stopped with the build, `not_started` those
+    that were never begun, `messages` those of the protocol, both ways."""
 
     name: ClassVar[str] = "build_finished"
     exit_status: int
@@ -198,6 +198,7 @@ class BuildFinished(Event, frozen=True, kw_only=True):
     elapsed_s: float
     interrupted: bool = False
     messages: int = 0
+    stopped: int = 0
 
 
 Consumer = Callable[[Event], None]

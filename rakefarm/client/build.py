@@ -66,6 +66,7 @@ def build(
             succeeded=plan.count(Outcome.SUCCEEDED),
             failed=plan.count(Outcome.FAILED) + plan.count(Outcome.NOT_RUN),
             not_started=plan.not_started,
+            stopped=plan.stopped,
             elapsed_s=time.monotonic() - started,
             interrupted=bool(interrupted),
             messages=messages,

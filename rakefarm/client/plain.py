@@ -237,6 +237,7 @@ def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
     for count, word in (
         (snapshot.totals.failed, "failed"),
         (snapshot.totals.not_run, "not run"),
+        (event.stopped, "stopped"),
         (event.not_started, "not started"),
     ):
         if count:
