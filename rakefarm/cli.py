@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from msgspec import structs
 
-from rakefarm import __version__
+from rakefarm import __version__, standard
 from rakefarm.config import ClientSettings, ConfigError, load_settings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
@@ -23,8 +23,25 @@ FALLBACKS = ("next", "local", "never")
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is for who asks for it."""
 
+    json_has_a_file = False
+    """This command knows --json=FILE, and --json alone means standard output."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """As ever, but for `--json`: the word behind it is not its file, since that would most often be the Rakefile,
+        and be overwritten. argparse has no word for an option whose argument comes only behind `=`."""
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)
+        if self.json_has_a_file:
+            words[:end] = ["--json=-" if _is_json(word) else word for word in words[:end]]
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         self.exit(int(ExitStatus.USAGE), f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _is_json(word: str) -> bool:
+    """--json, or what argparse takes for it; --j might be --jobs."""
+    return word.startswith("--js") and "--json".startswith(word)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,10 +85,11 @@ def serve_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    standard.ensure_open()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(ExitStatus.USAGE)
+        return standard.finish(end.code if isinstance(end.code, int) else int(ExitStatus.USAGE))
     run: Callable[[argparse.Namespace, Mapping[str, str]], int] = options.run
     try:
         return int(run(options, os.environ))
@@ -83,9 +101,9 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         return _report_fault(parser.prog)
 
 
-def _complain(program: str, text: str) -> int:
-    print(f"{program}: error: {text}", file=sys.stderr)
-    return int(ExitStatus.USAGE)
+def _complain(program: str, text: str, status: ExitStatus = ExitStatus.USAGE) -> int:
+    standard.say(f"{program}: error: {text}")
+    return int(status)
 
 
 def _report_fault(program: str) -> int:
@@ -103,9 +121,8 @@ def _report_fault(program: str) -> int:
     ) as file:
         file.write(f"rakefarm {__version__}, Python {sys.version}\n{traceback.format_exc()}")
     error = sys.exc_info()[1]
-    print(
-        f"{program}: this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}",
-        file=sys.stderr,
+    standard.say(
+        f"{program}: this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}"
     )
     return int(ExitStatus.INTERNAL)
 
@@ -143,13 +160,18 @@ def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.calibrate import calibrate
 
-    return calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+    try:
+        status = calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+    except OSError:  # of standard output, which tells why once more
+        status = int(ExitStatus.OK)
+    return standard.finish(status)
 
 
 # --- rakefarm build -------------------------------------------------------------------------------------
 
 
-def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_build_arguments(parser: _Parser) -> None:
+    parser.json_has_a_file = True
     parser.add_argument("rakefile", nargs="?", metavar="FILE", help="the Rakefile (default: Rakefile)")
     parser.add_argument("-f", "-r", "--file", metavar="FILE", help="the same, as an option")
     parser.add_argument("-C", "--directory", metavar="DIR", help="change to DIR first")
@@ -167,10 +189,8 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="when to use colour")
     parser.add_argument(
         "--json",
-        nargs="?",
-        const="-",
         metavar="FILE",
-        help="write events as JSON lines to FILE or standard output",
+        help="write events as JSON lines: --json to standard output, --json=FILE to a file",
     )
     parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
 
@@ -178,10 +198,10 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.build import build
     from rakefarm.client.ledger import Ledger
-    from rakefarm.client.plain import OutputClosedError, ViewError
+    from rakefarm.client.plain import Channel, OutputClosedError, OutputFailedError, TerminalGoneError, ViewError
     from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
-    from rakefarm.client.rakefile_model import RakefileError
+    from rakefarm.client.rakefile_model import RakefileError, locate
     from rakefarm.client.view import open_view
     from rakefarm.embedded import EmbeddedFailed, embedded_farm
 
@@ -194,18 +214,25 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise ConfigError(f"-C {options.directory}: {error.strerror}") from error
     if options.rakefile and options.file:
         raise ConfigError(f"two Rakefiles are named, {options.file} and {options.rakefile}; name one")
+    path = options.file or options.rakefile or "Rakefile"
+    if options.json not in (None, "-") and _is_same_file(options.json, path):
+        raise ConfigError(f"--json={options.json}: that is the Rakefile itself, which it would overwrite")
     try:
-        rakefile = read_rakefile(options.file or options.rakefile or "Rakefile")
+        rakefile = read_rakefile(path)
         hosts = _choose_hosts(settings, rakefile.hosts, rakefile.port)
     except RakefileError as error:
-        return _complain("rakefarm", str(error))
+        told = [("error", each) for each in error.errors] + [("warning", each) for each in error.warnings]
+        for level, each in sorted(told, key=lambda pair: pair[1].line):
+            standard.say(f"rakefarm: {level}: {locate(error.path, each)}")
+        return int(ExitStatus.USAGE)
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error
-    if options.dry_run:
-        from rakefarm.client.preview import preview
-
-        return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs))
     try:
+        if options.dry_run:
+            from rakefarm.client.preview import preview
+
+            out, err = Channel("standard output", sys.stdout), Channel("standard error", sys.stderr)
+            return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs), out, err)
         with (
             open_view(
                 options.progress,
@@ -228,14 +255,23 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 embedded=lambda: embedded_farm(environ, settings.jobs),
                 make_policy=make_policy,
             )
+    except TerminalGoneError:
+        return int(ExitStatus.HUNG_UP)
     except OutputClosedError:
-        # Whoever read our output is gone; the shell calls this status of a writer 128 + SIGPIPE.
-        return 141
+        return int(ExitStatus.OUTPUT_CLOSED)
+    except OutputFailedError as error:
+        return _complain("rakefarm", str(error), ExitStatus.ACTION_FAILED)
     except ViewError as error:
         return _complain("rakefarm", str(error))
     except EmbeddedFailed as error:
-        print(f"rakefarm: error: {error}", file=sys.stderr)
-        return int(ExitStatus.FARM_FAILED)
+        return _complain("rakefarm", str(error), ExitStatus.FARM_FAILED)
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them is not there, or can't be
+        return False
 
 
 def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> ClientSettings:

@@ -187,8 +187,8 @@ class Notice(Event, frozen=True, kw_only=True):
 
 
 class BuildFinished(Event, frozen=True, kw_only=True):
-    """The last event of a run. `not_started` counts actions of sets that were never begun, `messages` those of the
-    protocol, both ways."""
+    """The last event of a run. `stopped` counts actions that were begun and stopped with the build, `not_started` those
+    that were never begun, `messages` those of the protocol, both ways."""
 
     name: ClassVar[str] = "build_finished"
     exit_status: int
@@ -198,6 +198,7 @@ class BuildFinished(Event, frozen=True, kw_only=True):
     elapsed_s: float
     interrupted: bool = False
     messages: int = 0
+    stopped: int = 0
 
 
 Consumer = Callable[[Event], None]
@@ -217,12 +218,17 @@ def rfc3339(at_ns: int) -> str:
 class Stream:
     """Stamps events with run and time and hands each to every consumer, one event at a time.
 
-    Safe from any thread: a consumer never runs twice at once and sees events in one order.
+    Safe from any thread: a consumer never runs twice at once and sees events in one order. What a consumer raises goes
+    to whoever emits in the main thread; in another one it is kept as `failure`, and `tell_main`, if there is one, is
+    called to have the main thread find it.
     """
 
-    def __init__(self, run_id: str, consumers: list[Consumer]) -> None:
+    def __init__(self, run_id: str, consumers: list[Consumer], tell_main: Callable[[], None] | None = None) -> None:
         self._run_id = run_id
         self._consumers = consumers
+        self._tell_main = tell_main
+        self.failure: Exception | None = None
+        """What a consumer raised first in another thread than the main one."""
         self._lock = threading.RLock()
 
     def emit(self, *events: Event) -> None:
@@ -237,4 +243,17 @@ class Stream:
                 force_setattr(event, "time_s", time.monotonic())
                 force_setattr(event, "at_ns", time.time_ns())
                 for consumer in self._consumers:
-                    consumer(event)
+                    try:
+                        consumer(event)
+                    except Exception as error:
+                        if not self._kept(error):
+                            raise
+
+    def _kept(self, error: Exception) -> bool:
+        """Threads come and go, and most have nobody who looks at their end: only the main thread can end a build."""
+        if self._tell_main is None or threading.current_thread() is threading.main_thread():
+            return False
+        if self.failure is None:
+            self.failure = error
+            self._tell_main()
+        return True

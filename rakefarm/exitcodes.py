@@ -15,5 +15,7 @@ class ExitStatus(IntEnum):
     USAGE = 2  # the command line, the Rakefile or the configuration is wrong
     FARM_FAILED = 3  # no server could run an action, and the fallback is off or used up
     INTERNAL = 70  # a fault of rakefarm: traceback in a log file
+    HUNG_UP = 129  # SIGHUP, or the terminal that we write to is gone
     INTERRUPTED = 130  # SIGINT
+    OUTPUT_CLOSED = 141  # SIGPIPE: whoever read our output is gone
     TERMINATED = 143  # SIGTERM

@@ -9,6 +9,7 @@ CouldNotStart.
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -55,9 +56,11 @@ class Cancelled(Struct, frozen=True):
 
 
 class CouldNotStart(Struct, frozen=True):
-    """The shell could not be started; `text` is the system's reason."""
+    """The shell could not be started; `text` is the system's reason. `unfit`: because of the command (it is too long,
+    say), so that no machine could start it; else it is this machine that could not."""
 
     text: str
+    unfit: bool = False
 
 
 Ending = Exited | Signalled | TimedOut | Cancelled | CouldNotStart
@@ -157,8 +160,7 @@ def run(
     try:
         pid, out, err = _start(command, environment, directory)
     except (OSError, ValueError) as error:  # ValueError: a NUL, or a variable without a name
-        refused = CouldNotStart(error.strerror or str(error) if isinstance(error, OSError) else str(error))
-        return Completed(refused, 0.0, 0.0, 0, stdout, stderr)
+        return Completed(_could_not_start(error), 0.0, 0.0, 0, stdout, stderr)
     killed: Ending | None = None
     reaped = False
     pidfd = os.pidfd_open(pid)
@@ -188,6 +190,12 @@ def run(
             os.close(descriptor)
     ending = killed or _ending(status)
     return Completed(ending, elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, stdout, stderr)
+
+
+def _could_not_start(error: OSError | ValueError) -> CouldNotStart:
+    if isinstance(error, OSError):
+        return CouldNotStart(error.strerror or str(error), unfit=error.errno == errno.E2BIG)
+    return CouldNotStart(str(error), unfit=True)
 
 
 def _ending(status: int) -> Ending:

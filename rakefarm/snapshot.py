@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from rakefarm.digest import hash_descriptor
+from rakefarm.wire.errors import UnsafePath
+from rakefarm.wire.paths import check_path, show
 
 CLOCK_REALTIME_COARSE = 5  # linux/time.h; the time module has no name for it
 
@@ -44,6 +46,10 @@ class MissingOutput(Exception):
         self.path = path
 
 
+class UnfitOutput(Exception):
+    """The command made what can't be brought home: the text names the file and says why."""
+
+
 def stamp_of(status: os.stat_result) -> Stamp:
     """What changes when a file's content does."""
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -64,7 +70,34 @@ def find_new(
     """All new or changed files below `box`, by path. `aliases` maps a second name to its first: a file that still is
     the same file under both is told once, by its first name. `started` is `current_tick()` before the command.
 
-    Raises OSError when a directory can't be read, since its path is longer than the system takes, say."""
+    Raises UnfitOutput for a name that can't cross the wire, also when nothing is to cross one (a command means the
+    same wherever it runs), and for what can't be read, since its path is longer than the system takes, say."""
+    try:
+        made = _find_changed(box, staged, aliases, started, beat)
+    except OSError as error:
+        raise UnfitOutput(f"what the command made can't be read: {_place(box, error)}{error.strerror}") from error
+    for file in made:
+        try:
+            check_path(file.path)
+        except UnsafePath as error:
+            raise UnfitOutput(f"the command made a file that can't be returned: {error}") from error
+    return sorted(made, key=lambda file: file.path)
+
+
+def _place(box: bytes, error: OSError) -> str:
+    if error.filename is None:
+        return ""
+    path = os.fsencode(error.filename)
+    return f"{show(path.removeprefix(box + b'/'))}: "
+
+
+def _find_changed(
+    box: bytes,
+    staged: dict[bytes, Staged],
+    aliases: dict[bytes, bytes],
+    started: int,
+    beat: Callable[[], None],
+) -> list[Made]:
     made = []
     for path, source, status in _walk(box):
         first = aliases.get(path)
@@ -76,7 +109,7 @@ def find_new(
         file = _inspect(path, source, beat)
         if file is not None and (before is None or before.sha256 != file.sha256):
             made.append(file)
-    return sorted(made, key=lambda file: file.path)
+    return made
 
 
 def find_declared(box: bytes, declared: Iterable[bytes], beat: Callable[[], None]) -> list[Made]:

@@ -35,9 +35,11 @@ def build(
 ) -> int:
     """Run the whole of `rakefile` on `hosts`, or on an embedded farm when there are none and one is needed.
 
-    Answers the exit status. SIGINT and SIGTERM stop every command, here and on the servers, within two seconds.
+    Answers the exit status, or raises what a consumer raised. SIGINT and SIGTERM stop every command, here and on the
+    servers, within two seconds.
     """
-    stream = Stream(os.urandom(8).hex(), consumers)
+    own = threading.current_thread() is threading.main_thread()
+    stream = Stream(os.urandom(8).hex(), consumers, _interrupt_main if own else None)
     plan = Plan(rakefile, keep_going)
     started = time.monotonic()
     needs_farm = any(action.remote for action_set in rakefile.sets for action in action_set.actions)
@@ -52,6 +54,8 @@ def build(
                 messages = _run(plan, rakefile, some, settings, environ, stream, make_policy, embedded=False)
         except Interrupted as interruption:
             interrupted = interruption.number
+    if stream.failure is not None:
+        raise stream.failure
     status = _status(plan, interrupted)
     if interrupted:
         name = signal.Signals(interrupted).name
@@ -62,6 +66,7 @@ def build(
             succeeded=plan.count(Outcome.SUCCEEDED),
             failed=plan.count(Outcome.FAILED) + plan.count(Outcome.NOT_RUN),
             not_started=plan.not_started,
+            stopped=plan.stopped,
             elapsed_s=time.monotonic() - started,
             interrupted=bool(interrupted),
             messages=messages,
@@ -110,7 +115,7 @@ def _run(
 
 def _status(plan: Plan, interrupted: int) -> ExitStatus:
     if interrupted:
-        return ExitStatus.INTERRUPTED if interrupted == signal.SIGINT else ExitStatus.TERMINATED
+        return ExitStatus(128 + interrupted)
     if plan.count(Outcome.FAILED):
         return ExitStatus.ACTION_FAILED
     if plan.count(Outcome.NOT_RUN):
@@ -118,7 +123,15 @@ def _status(plan: Plan, interrupted: int) -> ExitStatus:
     return ExitStatus.OK
 
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FAILED = signal.SIGUSR1
+"""What a thread sends the main thread when it met what must end the build: it ends a wait of whatever kind."""
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, _FAILED)
+
+
+def _interrupt_main() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, _FAILED)
 
 
 @contextmanager

@@ -138,7 +138,11 @@ class Dispatcher:
 
     def _run_here(self, work: tuple[PlannedAction, bool]) -> None:
         planned, staged = work
+        if self._performer.cancelled:
+            return  # else the runners of what was just killed would begin the next, only to kill it
         started = time.monotonic()
+        with self._lock:
+            self._plan.started(planned.number)
         try:
             report = self._performer.perform_local(planned, staged)
         except (InputError, OutputError, OSError) as error:
@@ -148,8 +152,12 @@ class Dispatcher:
     def _run_there(self, assignment: Assignment) -> None:
         """One attempt; what comes of it is told to the broker, which may hand us the next action at once."""
         job, host = assignment.job, assignment.member.name
+        if self._performer.cancelled:
+            return
         started = time.monotonic()
-        attempt = self._attempts.get(job.number, 0) + 1
+        with self._lock:
+            self._plan.started(job.number)
+            attempt = self._attempts.get(job.number, 0) + 1
         curve = None
         try:
             performed = self._performer.perform_remote(assignment, attempt)
@@ -158,6 +166,8 @@ class Dispatcher:
         except Declined as declined:
             if declined.reason in ("full", "license_in_use") and declined.curve is not None:
                 full = declined.curve
+                with self._lock:
+                    self._plan.taken_back(job.number)
                 self._there.end_with(lambda: self._broker.refused(job, host, full))
             else:
                 self._lose(assignment, str(declined), "")
@@ -188,6 +198,7 @@ class Dispatcher:
         if self._performer.cancelled:
             return
         with self._lock:
+            self._plan.taken_back(job.number)
             attempts = self._attempts[job.number] = self._attempts.get(job.number, 0) + 1
         if self._settings.fallback == "never" or attempts >= self._settings.attempts:
             self._fall_back(job, f"{host}: {reason}")

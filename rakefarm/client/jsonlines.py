@@ -10,7 +10,7 @@ import math
 import os
 
 from rakefarm.client.board import safe_text
-from rakefarm.client.plain import Channel, ViewError
+from rakefarm.client.plain import Channel, OutputFailedError, ViewError
 from rakefarm.events import Event
 
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
@@ -71,4 +71,4 @@ class JsonLines:
         try:
             os.close(self._channel.descriptor)
         except OSError as error:
-            raise ViewError(f"cannot write {self._channel.name}: {error.strerror}") from error
+            raise OutputFailedError(f"cannot write {self._channel.name}: {error.strerror}") from error

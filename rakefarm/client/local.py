@@ -7,16 +7,16 @@ from msgspec import Struct
 
 from rakefarm import process
 from rakefarm.client.inputs import Manifest, declared_paths, staged_path
-from rakefarm.client.outputs import Incoming
+from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.client.rakefile_model import Action
 from rakefarm.digest import no_beat
-from rakefarm.snapshot import Made, MissingOutput, Staged, current_tick, find_declared, find_new, stamp_of
+from rakefarm.snapshot import Made, MissingOutput, Staged, UnfitOutput, current_tick, find_declared, find_new, stamp_of
 from rakefarm.wire.messages import Output
 from rakefarm.wire.paths import show
 
 
 class LocalResult(Struct, frozen=True):
-    """A local action's end; `problem` is set when it ended well but a declared output is missing."""
+    """A local action's end; `problem` is set when it ended well but its outputs are not as they must be."""
 
     completed: process.Completed
     problem: str = ""
@@ -75,10 +75,12 @@ def run_staged(
                 made = find_new(box, staged, aliases, started, no_beat)
             else:
                 made = find_declared(box, declared_paths(action.produces), no_beat)
+            for file in made:
+                _take(file, incoming)
         except MissingOutput as missing:
             return LocalResult(completed, f"the declared output {show(missing.path)} was not made")
-        for file in made:
-            _take(file, incoming)
+        except (UnfitOutput, OutputError) as error:
+            return LocalResult(completed, str(error))
         return LocalResult(completed)
     finally:
         shutil.rmtree(box, ignore_errors=True)

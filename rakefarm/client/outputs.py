@@ -1,43 +1,31 @@
 """Files that come back: confined to the working directory, whole or not at all.
 
 Each is written to an unnamed file (O_TMPFILE), which vanishes with us however we end, and gets its name only when
-everything of its action has arrived and every digest is right. A name that exists is replaced by rename.
+everything of its action has arrived and every digest is right (see `install`).
 """
 
 import contextlib
 import errno
 import hashlib
 import os
-import stat
 import threading
 from collections.abc import Callable
 
-from msgspec import Struct
-
+from rakefarm.client.install import Arrived, Installation, OutputError, current_umask
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Output
 from rakefarm.wire.paths import check_path, show
 
+__all__ = ["Claims", "Incoming", "OutputError", "current_umask"]
+
 EXECUTABLE = 0o100
-
-
-class OutputError(Exception):
-    """An output can't be written here; the text names it and says why."""
-
-
-class _Incoming(Struct):
-    path: bytes
-    executable: bool
-    descriptor: int
-    name: bytes | None
-    size: int
 
 
 class Incoming:
     """The outputs of one action attempt. Close it in the end, whatever happened; what isn't installed is gone then."""
 
     def __init__(self) -> None:
-        self._files: list[_Incoming] = []
+        self._files: list[Arrived] = []
 
     def receive(self, output: Output, receive_body: Callable[[Callable[[bytes], object]], None]) -> None:
         """Take one output's body. Raises UnsafePath or Malformed (the server is not to be believed), OutputError."""
@@ -61,7 +49,7 @@ class Incoming:
         if digest.digest() != output.sha256:
             raise Malformed(f"the content of the output {show(output.path)} is not what its digest says")
 
-    def _open(self, output: Output) -> _Incoming:
+    def _open(self, output: Output) -> Arrived:
         directory = os.path.dirname(output.path) or b"."
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory) or b"."
@@ -78,7 +66,7 @@ class Incoming:
         except OSError as error:
             place = os.path.join(os.getcwdb(), output.path)
             raise OutputError(f"can't write {os.fsdecode(place)}: {error.strerror}") from error
-        file = _Incoming(output.path, bool(output.mode & EXECUTABLE), descriptor, name, 0)
+        file = Arrived(output.path, bool(output.mode & EXECUTABLE), descriptor, name, 0)
         self._files.append(file)
         return file
 
@@ -88,50 +76,11 @@ class Incoming:
         return tuple(os.fsdecode(file.path) for file in self._files)
 
     def install(self, skip: frozenset[str] = frozenset(), umask: int | None = None) -> None:
-        """Give every file its name, except those in `skip`. Raises OutputError; files before it are then installed,
-        each whole. Who installs often passes the `umask`, which takes a moment to find out."""
-        if not self._files:
-            return
-        if umask is None:
-            umask = current_umask()
-        for file in self._files:
-            if os.fsdecode(file.path) not in skip:
-                try:
-                    self._install(file, umask)
-                except OSError as error:
-                    raise OutputError(f"can't write {os.fsdecode(file.path)}: {error.strerror}") from error
-
-    def _install(self, file: _Incoming, umask: int) -> None:
-        parent = os.path.dirname(file.path)
-        if parent:
-            top = os.path.realpath(b".")
-            # Before anything is made: realpath follows the links that are there, and keeps the rest of the name.
-            inside = os.path.realpath(parent)
-            if os.path.commonpath([top, inside]) != top:
-                raise OutputError(f"can't write {os.fsdecode(file.path)}: a link leads out of the working directory")
-            os.makedirs(parent, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.lstat(file.path).st_mode):
-                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        os.fchmod(file.descriptor, (0o777 if file.executable else 0o666) & ~umask)
-        if file.name is None:
-            self._link(file)
-        else:
-            os.replace(file.name, file.path)
-            file.name = None
-
-    def _link(self, file: _Incoming) -> None:
-        """Name an unnamed file: at once where the name is free, else beside it and then over it."""
-        source = b"/proc/self/fd/%d" % file.descriptor
-        try:
-            # The directory is not used for an absolute name, but with one given Python calls linkat(2), which follows.
-            os.link(source, file.path, src_dir_fd=file.descriptor, follow_symlinks=True)
-        except FileExistsError:
-            beside = os.path.join(os.path.dirname(file.path), b".rakefarm-%d-%d" % (os.getpid(), file.descriptor))
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(beside)
-            os.link(source, beside, src_dir_fd=file.descriptor, follow_symlinks=True)
-            os.replace(beside, file.path)
+        """Give every file its name, except those in `skip`; all of them or, with an OutputError, none as far as the
+        file system allows. Who installs often passes the `umask`, which takes a moment to find out."""
+        files = [file for file in self._files if os.fsdecode(file.path) not in skip]
+        if files:
+            Installation(files).install(current_umask() if umask is None else umask)
 
     def close(self) -> None:
         """Let go of everything; unnamed files vanish."""
@@ -141,15 +90,6 @@ class Incoming:
                 with contextlib.suppress(OSError):
                     os.unlink(file.name)
         self._files.clear()
-
-
-def current_umask() -> int:
-    """The process's file mode creation mask, from the kernel (reading it with umask(2) would change it)."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        for line in file:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022
 
 
 class Claims:

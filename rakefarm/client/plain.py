@@ -1,13 +1,16 @@
 """Plain lines for a build without a live table, and what every view shares: channels and wording.
 
     ViewError             what is shown cannot be shown; the text is one line for the user
+      OutputFailedError   one of our streams takes no more (a full disk, say)
       OutputClosedError   the reader of one of our streams has gone (a broken pipe)
+        TerminalGoneError it was a terminal
 
 A stream that fails raises once, out of the `view(event)` whose bytes were lost (or out of `close()`, when a
 refresh thread found it), after every other part of the view has seen the event. Later writes to that
 stream are dropped in silence, so that the caller can go on and end the build in order.
 """
 
+import errno
 import os
 import select
 from collections import Counter
@@ -51,6 +54,14 @@ class OutputClosedError(ViewError):
     """Whoever read one of our streams has gone: nobody sees the rest."""
 
 
+class TerminalGoneError(OutputClosedError):
+    """The terminal that we wrote to was closed."""
+
+
+class OutputFailedError(ViewError):
+    """One of our streams takes no more: its disk is full, say."""
+
+
 class Channel:
     """Where bytes leave us: a file descriptor written without a buffer, or an object with `write`.
 
@@ -67,7 +78,9 @@ class Channel:
         self.descriptor: int | None = None
         if isinstance(stream, int):
             self.descriptor = stream
+            self._terminal = os.isatty(stream)
             return
+        self._terminal = False
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.flush()  # what was printed before us comes out before us
         try:
@@ -75,10 +88,12 @@ class Channel:
         except (AttributeError, OSError):
             # TextIO declares `buffer`; objects like io.StringIO do not have one and are not for us.
             self._stream = cast(BinaryIO, getattr(stream, "buffer", stream))
+        else:
+            self._terminal = os.isatty(self.descriptor)
 
     def is_terminal(self) -> bool:
         """A person may be looking."""
-        return self.descriptor is not None and os.isatty(self.descriptor)
+        return self._terminal
 
     def same_place(self, other: "Channel") -> bool:
         """Both lead to one terminal, pipe or file, so that their bytes follow one another."""
@@ -96,7 +111,7 @@ class Channel:
         return text.encode(self.encoding, "backslashreplace")
 
     def write(self, data: bytes) -> None:
-        """Write all of it, or raise `OutputClosedError` or `ViewError` the first time that fails."""
+        """Write all of it, or raise `OutputClosedError` or `OutputFailedError` the first time that fails."""
         if self._failed or not data:
             return
         self.mid_line = data[-1] != 0x0A
@@ -111,7 +126,9 @@ class Channel:
             raise OutputClosedError(f"{self.name} was closed by its reader") from error
         except OSError as error:
             self._failed = True
-            raise ViewError(f"cannot write {self.name}: {error.strerror}") from error
+            if error.errno == errno.EIO and self._terminal:
+                raise TerminalGoneError(f"{self.name} was a terminal that is closed") from error
+            raise OutputFailedError(f"cannot write {self.name}: {error.strerror}") from error
 
     def _write_all(self, data: bytes) -> None:
         assert self.descriptor is not None
@@ -220,6 +237,7 @@ def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
     for count, word in (
         (snapshot.totals.failed, "failed"),
         (snapshot.totals.not_run, "not run"),
+        (event.stopped, "stopped"),
         (event.not_started, "not started"),
     ):
         if count:

@@ -35,7 +35,7 @@ class PlannedSet(Struct, frozen=True):
 class Plan:
     """Sets in order; the next one starts only when all of this one succeeded, or with `keep_going` in any case.
 
-    Invariant: succeeded + failed + not_run + not_started equals `total` at the end.
+    Invariant: succeeded + failed + not_run + stopped + not_started equals `total` at the end.
     """
 
     def __init__(self, rakefile: Rakefile, keep_going: bool = False) -> None:
@@ -43,6 +43,7 @@ class Plan:
         self.sets = tuple(_number(rakefile))
         self.total = sum(len(planned.actions) for planned in self.sets)
         self._outcomes: dict[int, Outcome] = {}
+        self._running: set[int] = set()
 
     def sets_to_run(self) -> Iterator[PlannedSet]:
         """Each set, when it may start: ask for the next one when every action of the last has `finished`."""
@@ -52,10 +53,19 @@ class Plan:
             yield planned
             assert all(action.number in self._outcomes for action in planned.actions)
 
+    def started(self, number: int) -> None:
+        """Note that an action has been begun."""
+        self._running.add(number)
+
+    def taken_back(self, number: int) -> None:
+        """Note that it was lost, and waits again."""
+        self._running.discard(number)
+
     def finished(self, number: int, outcome: Outcome) -> None:
         """Note how an action ended; each ends once."""
         assert number not in self._outcomes
         self._outcomes[number] = outcome
+        self._running.discard(number)
 
     def count(self, outcome: Outcome) -> int:
         """How many ended so."""
@@ -67,9 +77,14 @@ class Plan:
         return all(outcome is Outcome.SUCCEEDED for outcome in self._outcomes.values())
 
     @property
+    def stopped(self) -> int:
+        """Actions that were begun and never came to an end of their own."""
+        return len(self._running)
+
+    @property
     def not_started(self) -> int:
-        """Actions that never came to an end."""
-        return self.total - len(self._outcomes)
+        """Actions that were never begun."""
+        return self.total - len(self._outcomes) - len(self._running)
 
 
 def _number(rakefile: Rakefile) -> Iterator[PlannedSet]:

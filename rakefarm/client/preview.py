@@ -1,17 +1,18 @@
 """`-n`: the plan of a build and what each host would ask for now; nothing runs."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
+from rakefarm.client.board import safe_text
 from rakefarm.client.build import EmbeddedFarm
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
 from rakefarm.client.inputs import measure
 from rakefarm.client.jobs import describe
+from rakefarm.client.plain import Channel
 from rakefarm.client.plan import Plan, PlannedAction
 from rakefarm.client.quotes import ask_every_host
-from rakefarm.client.rakefile_model import Rakefile
+from rakefarm.client.rakefile_model import Rakefile, locate
 from rakefarm.config import ClientSettings
 from rakefarm.events import Stream
 from rakefarm.exitcodes import ExitStatus
@@ -25,8 +26,12 @@ def preview(
     settings: ClientSettings,
     environ: Mapping[str, str],
     embedded: EmbeddedFarm,
+    stdout: Channel,
+    stderr: Channel,
 ) -> int:
-    """Print plan and quotes to standard output; answers the exit status."""
+    """Print plan and quotes to `stdout`, what can't run to `stderr`; answers the exit status. Raises ViewError."""
+    for warning in rakefile.warnings:
+        _print(stderr, f"rakefarm: warning: {locate(rakefile.path, warning)}")
     plan = Plan(rakefile)
     needs_farm = any(planned.action.remote for part in plan.sets for planned in part.actions)
     own = embedded() if needs_farm and not hosts else nullcontext()
@@ -37,34 +42,40 @@ def preview(
         try:
             farm.start()
             for part in plan.sets:
-                print(f"{part.name}:")
+                _print(stdout, f"{part.name}:")
                 for planned in part.actions:
-                    _print_action(planned)
+                    _print_action(planned, stdout)
                     if planned.action.remote:
-                        _print_answers(planned, farm, history, settings.quote_s)
+                        _print_answers(planned, farm, history, settings.quote_s, stdout, stderr)
         finally:
             farm.close()
     return int(ExitStatus.OK)
 
 
-def _print_action(planned: PlannedAction) -> None:
+def _print(channel: Channel, text: str) -> None:
+    channel.write(channel.encode(safe_text(text) + "\n"))
+
+
+def _print_action(planned: PlannedAction, stdout: Channel) -> None:
     action = planned.action
     place = "remote" if action.remote else "local"
     line = f"  {planned.number:>4}  line {action.line:<5} {place:<7} {action.command}"
-    print(line.encode(errors="backslashreplace").decode(errors="replace"))
+    _print(stdout, line)
 
 
-def _print_answers(planned: PlannedAction, farm: Farm, history: History, quote_s: float) -> None:
+def _print_answers(
+    planned: PlannedAction, farm: Farm, history: History, quote_s: float, stdout: Channel, stderr: Channel
+) -> None:
     measured = measure(planned.action.requires)
     if measured.missing is not None:
-        print(f"        missing required file {measured.missing} (an earlier set may make it)")
+        _print(stdout, f"        missing required file {measured.missing} (an earlier set may make it)")
     answers = ask_every_host(farm, describe(planned, measured, history).task, quote_s)
     for answer in answers:
         if answer.offer is None:
-            print(f"        {answer.host:<24} declines: {answer.reason}")
+            _print(stdout, f"        {answer.host:<24} declines: {answer.reason}")
             continue
         terms = " + ".join(f"{term.name} {term.value:.3g}" for term in answer.offer.terms)
-        print(f"        {answer.host:<24} price {answer.offer.price:.3g} = {terms}")
+        _print(stdout, f"        {answer.host:<24} price {answer.offer.price:.3g} = {terms}")
     if not any(answer.offer for answer in answers):
         why = "; ".join(f"{answer.host}: {answer.reason}" for answer in answers) or "there are no hosts"
-        print(f"        no server can run it: {why}", file=sys.stderr)
+        _print(stderr, f"        no server can run it: {why}")

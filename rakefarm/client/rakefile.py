@@ -95,7 +95,7 @@ def parse_rakefile(text: bytes, path: str = "Rakefile") -> Rakefile:
             if len(errors) == MAX_ERRORS:
                 break
     if errors:
-        raise RakefileError(path, tuple(errors))
+        raise RakefileError(path, tuple(errors), tuple(parser.warnings))
     hosts = parser.hosts_with_ports()
     sets = tuple(draft.freeze() for draft in parser.sets)
     return Rakefile(path, parser.port, hosts, sets, tuple(sorted(parser.warnings, key=lambda each: each.line)))

@@ -57,15 +57,16 @@ class Rakefile(Struct, frozen=True):
 class RakefileError(Exception):
     """The file can't be read or understood. `str()` is the first error: `path:line:column: text`.
 
-    `errors` holds them in file order, at most 20, and is never empty. An error of the file as a whole has
-    line 0, and its `str()` is `path: text`.
+    `errors` holds them in file order, at most 20, and is never empty; `warnings` is what else was noticed. An error of
+    the file as a whole has line 0, and its `str()` is `path: text`.
     """
 
-    def __init__(self, path: str, errors: tuple[Diagnostic, ...]) -> None:
+    def __init__(self, path: str, errors: tuple[Diagnostic, ...], warnings: tuple[Diagnostic, ...] = ()) -> None:
         assert errors
         super().__init__(path, errors)
         self.path = path
         self.errors = errors
+        self.warnings = warnings
 
     @property
     def line(self) -> int:

@@ -13,7 +13,8 @@ from msgspec import Struct
 SEEN_SHARE = 0.4
 """What the newest time counts in a signature's average: a file that has grown is known again after a few builds."""
 MOST_SIGNATURES = 20_000
-_DIRECTORIES = re.compile(r"[^\s=:,'\"]*/")
+# From the start of a word only: looked for from every place, a long word without a slash takes its length squared.
+_DIRECTORIES = re.compile(r"(?<![^\s=:,'\"])[^\s=:,'\"]*/")
 
 
 class Experience(Struct, array_like=True):

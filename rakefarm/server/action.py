@@ -16,9 +16,9 @@ from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
 from rakefarm.server.turn import check_client, take_now, wait_for_grant
 from rakefarm.server.workplace import Workplace
-from rakefarm.snapshot import Made, MissingOutput, current_tick, find_declared, find_new
+from rakefarm.snapshot import Made, MissingOutput, UnfitOutput, current_tick, find_declared, find_new
 from rakefarm.transport import Transport
-from rakefarm.wire.errors import Malformed, UnsafePath
+from rakefarm.wire.errors import Malformed
 from rakefarm.wire.messages import (
     Ack,
     Decline,
@@ -34,7 +34,7 @@ from rakefarm.wire.messages import (
     Stdout,
     Supplied,
 )
-from rakefarm.wire.paths import check_path, show
+from rakefarm.wire.paths import show
 
 BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
@@ -42,10 +42,6 @@ SUPPLY_S = 60.0
 """A client that sends nothing for this long while it is its turn to send files is gone."""
 PASSED_VARIABLES = (b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH")
 READ_BYTES = 256 << 10
-
-
-class OutputsUnfit(Exception):
-    """The command made files that can't be sent, so only a local run has its full effect."""
 
 
 class Talk(Protocol):
@@ -118,14 +114,15 @@ class Action:
             if ended.outcome == "could_not_start":
                 self._decline("executor", f"the command could not be started: {ended.detail}")
                 return False
-            return self._deliver(directory, staging, started, ended, files)
+            self._deliver(directory, staging, started, ended, files)
+            return True
         finally:
             for descriptor in files:
                 os.close(descriptor)
 
     def _decline(self, reason: str, text: str) -> None:
         """We, and not the command, failed: the client is told, and the price remembers it for a while."""
-        if reason not in ("outputs", "input_lost"):
+        if reason != "input_lost":
             self._work.board.scoreboard.add_fault(self._work.settings.price.fault_half_life_s)
         self._transport.send(Decline(reason, text))
 
@@ -273,16 +270,16 @@ class Action:
 
     def _deliver(
         self, directory: ActionDirectory, staging: Staging, started: int, ended: Ended, files: list[int]
-    ) -> bool:
-        """True when the result was delivered, False when we declined."""
+    ) -> None:
         outcome, status, detail = ended.outcome, ended.status, ended.detail
+        if outcome == "unfit_command":
+            detail = f"the command could not be started: {detail}"
         made: list[Made] = []
         if outcome == "exited" and status == 0:
             try:
                 made = self._collect(directory, staging, started)
-            except OutputsUnfit as unfit:
-                self._decline("outputs", str(unfit))
-                return False
+            except UnfitOutput as unfit:
+                outcome, detail = "unfit_output", str(unfit)
             except MissingOutput as missing:
                 outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
         gather = self._transport.gather
@@ -316,19 +313,11 @@ class Action:
         )
         for file in made:
             self._work.store.add(file.sha256, file.source, file.size)
-        return True
 
     def _collect(self, directory: ActionDirectory, staging: Staging, started: int) -> list[Made]:
         if self._request.declared:
             return find_declared(directory.box, self._request.produces, self._beat)
-        try:
-            made = find_new(directory.box, staging.staged, staging.aliases, started, self._beat)
-            for file in made:
-                check_path(file.path)
-        except (OSError, UnsafePath) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise OutputsUnfit(f"what the command made has a name that can't cross the wire: {reason}") from error
-        return made
+        return find_new(directory.box, staging.staged, staging.aliases, started, self._beat)
 
     def _send_output(self, file: Made) -> None:
         descriptor = os.open(file.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

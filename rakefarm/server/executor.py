@@ -230,8 +230,8 @@ def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None]) -> t
             outcome, number, detail = "timed_out", 0, ""
         case process.Cancelled():
             outcome, number, detail = "cancelled", 0, ""
-        case process.CouldNotStart(text):
-            outcome, number, detail = "could_not_start", 0, text
+        case process.CouldNotStart(text, unfit):
+            outcome, number, detail = "unfit_command" if unfit else "could_not_start", 0, text
     descriptors, inline = [], []
     for capture in (completed.stdout, completed.stderr):
         spilled = capture.file()

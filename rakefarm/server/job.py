@@ -32,7 +32,7 @@ class Job(Struct, frozen=True, array_like=True):
 
 
 class Ended(Struct, frozen=True, array_like=True):
-    """How it went. `outcome` is exited, signalled, timed_out, cancelled or could_not_start.
+    """How it went. `outcome` is exited, signalled, timed_out, cancelled, could_not_start (our fault) or unfit_command.
 
     `stdout` and `stderr` are complete when as long as their sizes say, else the rest is in the file handed over.
     """

@@ -226,6 +226,8 @@ OUTCOMES = {
     "signalled": "a signal ended the command",
     "timed_out": "the action's own time limit ended the command",
     "missing_output": "the command ended well but did not make a declared output",
+    "unfit_output": "the command ended well but made a file that can not be returned, which `detail` names",
+    "unfit_command": "the command could not be started, and could not be anywhere: it is too long, say",
 }
 
 

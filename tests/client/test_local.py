@@ -196,6 +196,15 @@ def test_exactly_the_declared_outputs_come_back(project: Path, cancel: int, inco
     assert other.paths == ()
 
 
+def test_a_staged_action_that_makes_a_name_that_can_not_be_returned_has_failed(
+    project: Path, cancel: int, incoming: Incoming
+) -> None:
+    result = staged(action("touch good \"$(printf 'x\\033y')\"; echo said"), cancel, incoming)
+    assert "'x\\x1by'" in result.problem and "control byte" in result.problem
+    assert text_of(result.completed.stdout) == b"said\n"
+    assert incoming.paths == ()
+
+
 def test_what_a_staged_action_locked_away_goes_too(project: Path, cancel: int, incoming: Incoming) -> None:
     result = staged(action("mkdir d; touch d/x; chmod 0 d; exit 1"), cancel, incoming)
     assert result.completed.ending == process.Exited(1)  # the fixture looks for what is left

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rakefarm.client import outputs
+from rakefarm.client import install, outputs
 from rakefarm.client.outputs import Claims, Incoming, OutputError, current_umask
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Output
@@ -76,6 +76,84 @@ def give(incoming: Incoming, path: bytes, content: bytes = b"new", mode: int = 0
 
 def tree(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+# --- all or nothing -------------------------------------------------------------------------------------
+
+
+def obstruct(monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
+    """Nothing can get this name, and nobody can tell before."""
+    for call in ("link", "replace"):
+        real = getattr(os, call)
+
+        def refuse(source: bytes, target: bytes, real: Callable[..., None] = real, **more: object) -> None:
+            if os.path.basename(target) == name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(source, target, **more)
+
+        monkeypatch.setattr(install.os, call, refuse)
+
+
+@pytest.mark.parametrize("obstacle", ["directory", "link", "file", "late", "each other"])
+def test_when_one_is_not_installed_none_is(
+    incoming: Incoming, project: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    (project / "old").write_bytes(b"before")
+    (project / "hers").symlink_to("old")
+    for path in (b"old", b"hers", b"new", b"made/deep/er", b"z/last", b"zz"):
+        give(incoming, path)
+    if obstacle == "directory":
+        (project / "zz").mkdir()
+    elif obstacle == "link":
+        (project / "z").symlink_to("../outside")
+    elif obstacle == "file":
+        (project / "z").write_bytes(b"file")
+    elif obstacle == "late":
+        obstruct(monkeypatch, b"zz")
+    else:
+        give(incoming, b"z")
+    before, kept = tree(project), (project / "old").stat()
+    named = {path.name for path in project.glob(".rakefarm-*")}
+    with pytest.raises(OutputError, match="can't write z"):
+        incoming.install()
+    incoming.close()
+    assert tree(project) == before - named
+    assert (project / "old").read_bytes() == b"before" and os.path.samestat((project / "old").stat(), kept)
+    assert (project / "hers").readlink() == Path("old")
+    assert tree(project.parent / "outside") == set()
+
+
+def test_old_files_leave_no_second_name(incoming: Incoming, project: Path) -> None:
+    for name in ("a", "b", "c"):
+        (project / name).write_bytes(b"before")
+        give(incoming, name.encode())
+    incoming.install()
+    assert tree(project) == {"a", "b", "c"}
+    assert {(project / name).read_bytes() for name in ("a", "b", "c")} == {b"new"}
+
+
+def test_a_name_that_another_has_given_meanwhile_stays(
+    incoming: Incoming, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(incoming, b"a")
+    give(incoming, b"b")
+    other = Incoming()
+    give(other, b"a", b"other")
+    real = os.fchmod
+    obstruct(monkeypatch, b"b")
+
+    calls = iter([lambda: None, other.install, lambda: None])
+
+    def interfere(descriptor: int, mode: int) -> None:
+        next(calls)()
+        real(descriptor, mode)
+
+    monkeypatch.setattr(install.os, "fchmod", interfere)
+    with pytest.raises(OutputError):
+        incoming.install()
+    incoming.close()
+    other.close()
+    assert tree(project) == {"a"} and (project / "a").read_bytes() == b"other"
 
 
 # --- installing -----------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_what_could_not_be_started_is_told_and_the_next_runs(
 ) -> None:
     executor = executors.take()
     ended = run(executor, job(tmp_path, command))
-    assert ended.outcome == "could_not_start" and ended.detail
+    assert ended.outcome == "unfit_command" and ended.detail
     assert run(executor, job(tmp_path, "true")).outcome == "exited"
 
 

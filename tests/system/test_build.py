@@ -394,6 +394,41 @@ def test_json_may_go_to_a_file_beside_everything_else(project: Project, farm: Fa
     check_events([json.loads(line) for line in (tmp_path / "events").read_bytes().splitlines()], 1)
 
 
+@pytest.mark.parametrize("option", ["--json", "--js", "--json=-"])
+def test_the_word_behind_json_is_the_rakefile(project: Project, option: str) -> None:
+    project.write("my.rake", "a:\n\ttrue\n")
+    built = project.build(option, "my.rake")
+    assert built.status == 0, built.stderr
+    check_events(built.events(), 1)
+    assert project.read("my.rake") == b"a:\n\ttrue\n"
+
+
+@pytest.mark.parametrize("named", ["my.rake", "./my.rake", "link"])
+def test_json_never_overwrites_the_rakefile(project: Project, named: str) -> None:
+    project.write("my.rake", "a:\n\ttrue\n")
+    (project.path / "link").symlink_to("my.rake")
+    built = project.build(f"--json={named}", "my.rake")
+    assert built.status == 2
+    (line,) = built.stderr.splitlines()
+    assert b"that is the Rakefile itself" in line
+    assert project.read("my.rake") == b"a:\n\ttrue\n"
+
+
+@pytest.mark.parametrize("prefix", ["", "remote-"])
+@pytest.mark.parametrize("lines", [0, 1, 8])
+def test_a_reader_of_json_that_leaves_ends_the_build(project: Project, farm: Farm, prefix: str, lines: int) -> None:
+    """Whichever thread tells of it, and whatever the main thread waits for."""
+    project.rakefile("a:", f"{prefix}sleep 0.5; echo", f"{prefix}sleep 600", "sleep 600")
+    client = project.start("--json", hosts=farm)
+    assert client.process.stdout is not None
+    for _ in range(lines):
+        client.process.stdout.readline()
+    client.process.stdout.close()
+    client.process.stdout = None
+    built = client.end()
+    assert (built.status, built.stderr) == (141, b"")
+
+
 def test_json_of_a_missing_file_is_complete_too(project: Project, farm: Farm) -> None:
     project.rakefile("one:", "remote-cat none", "> requires none")
     built = project.build("--json", hosts=farm)
@@ -607,6 +642,31 @@ def test_an_output_that_cannot_be_written_fails_its_action_alone(project: Projec
     assert built.status == 1
     assert built.says("can't write taken: Is a directory")
     assert project.made() == {"other"}
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_a_name_that_can_not_be_returned_fails_its_action_after_one_run(
+    project: Project, farm: Farm, tmp_path: Path, here: bool
+) -> None:
+    command = f"echo ran >> {tmp_path}/runs; echo out; echo err >&2; touch good \"$(printf 'x\\033y')\""
+    project.rakefile("a:", f"remote-{command}")
+    built = project.build("--fallback", "local", hosts=["127.0.0.1:1"] if here else farm)
+    assert built.status == 1, built.stderr
+    assert built.says("failed: set 'a', line 2") and built.says("'x\\x1by' has a control byte")
+    assert built.stdout == b"out\n" and b"err\n" in built.stderr
+    assert (tmp_path / "runs").read_text() == "ran\n"
+    assert project.made() == set()
+
+
+@pytest.mark.parametrize("prefix", ["", "remote-"])
+def test_a_command_that_is_too_long_has_failed(project: Project, farm: Farm, prefix: str) -> None:
+    project.rakefile("a:", f"{prefix}: {'x' * 200_000}")
+    built = project.build("--json", hosts=farm)
+    assert built.status == 1
+    finished = [event for event in built.events() if event["event"] == "action_finished"]
+    assert [event["outcome"] for event in finished] == ["failed"]
+    assert "Argument list too long" in str(finished[0]["detail"])
+    assert len(places_of(built.events())) == 1
 
 
 def test_a_link_in_the_project_does_not_lead_outputs_out(project: Project, farm: Farm, tmp_path: Path) -> None:

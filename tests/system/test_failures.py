@@ -87,6 +87,32 @@ def test_a_rakefile_that_cannot_be_understood(project: Project, text: str, place
     assert project.made() == set()
 
 
+def test_every_error_of_a_rakefile_is_shown_with_its_warnings(project: Project) -> None:
+    project.write("Rakefile", "PORT = none\nKEY = value\na:\n\tremote-\n\tremote cc\n\t\ttimeout x\n")
+    built = project.build()
+    assert built.status == 2
+    places = [line.split(b": ")[1:3] for line in built.stderr.splitlines()]
+    assert [(kind, place.split(b":")[1]) for kind, place in places] == [
+        (b"error", b"1"),
+        (b"warning", b"2"),
+        (b"error", b"4"),
+        (b"warning", b"5"),
+        (b"error", b"6"),
+    ]
+
+
+def test_at_most_twenty_errors_are_shown(project: Project) -> None:
+    project.write("Rakefile", "a:\n" + "\tremote-\n" * 50)
+    assert len(project.build().stderr.splitlines()) == 20
+
+
+def test_a_dry_run_shows_warnings(project: Project) -> None:
+    project.write("Rakefile", "KEY = value\na:\n\ttrue\n")
+    built = project.build("-n")
+    assert built.status == 0
+    assert about(built, "warning: Rakefile:1:1: ")
+
+
 def test_no_rakefile(project: Project) -> None:
     built = project.build()
     assert built.status == 2

@@ -340,13 +340,29 @@ def test_an_interrupt_stops_every_command(project: Project, farm: Farm, number: 
     client.process.send_signal(number)
     built = client.end()
     elapsed_s = time.monotonic() - started
-    assert built.status == {signal.SIGINT: 130}.get(number, 143)
+    assert built.status == 128 + number
     assert built.says(f"stopped by {number.name}; every command that was running has been killed")
     assert elapsed_s < 2.0
     wait_until(lambda: not commands_on(server) and not project.processes(), "all commands gone", 2.0 - elapsed_s)
     assert project.made() == set()
     last = client.events()[-1]
     assert (last["event"], last["interrupted"], last["exit_status"]) == ("build_finished", True, built.status)
+
+
+def test_what_an_interrupt_stops_is_counted(project: Project, farm: Farm) -> None:
+    server = farm[0]
+    marks = [project.scratch / f"mark{index}" for index in range(3)]
+    lines = [("remote-" if index else "") + f"touch {mark}; sleep 600" for index, mark in enumerate(marks)]
+    lines += ["sleep 600"] * 5
+    project.rakefile("first:", "true", "a:", *lines, "next:", "true", "true")
+    (project.scratch / "few.toml").write_text("local_jobs = 1\n")
+    client = project.start("--config", str(project.scratch / "few.toml"), hosts=[server])
+    wait_until(lambda: all(mark.exists() for mark in marks), "all three commands running")
+    client.process.send_signal(signal.SIGINT)
+    built = client.end()
+    assert built.says("interrupted: 1 action, 3 stopped, 7 not started in ")
+    last = client.events()[-1]
+    assert (last["succeeded"], last["stopped"], last["not_started"]) == (1, 3, 7)
 
 
 def test_a_second_interrupt_changes_nothing(project: Project, farm: Farm) -> None:
