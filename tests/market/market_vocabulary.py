@@ -194,7 +194,11 @@ class Host:
         self.running.remove(place)
         self.serve()
         seconds = place.job.work_s / self.speed
-        place.client.tell(Finished(place.job, self.name, seconds, self.curve(place.job)))
+        event = Finished(place.job, self.name, seconds, self.curve(place.job))
+        if self.world.latency_s:
+            place.client.tell(event)
+        else:
+            place.client.tell_now(event)
 
     def serve(self) -> None:
         while self.taken < self.slots and (self.queued or self.waiters):
@@ -317,7 +321,10 @@ class Client:
             if not there.down:
                 what(there)
 
-        self.world.after(self.world.latency_s, arrive)
+        if self.world.latency_s:
+            self.world.after(self.world.latency_s, arrive)
+        else:
+            arrive()
 
 
 class World:
