@@ -53,7 +53,8 @@ class Crew(Generic[Item]):
         """Have it done by a runner, as soon as one is free."""
         with self._lock:
             self._outstanding += 1
-            self._settled.clear()
+            if self._error is None:  # else a runner is missing, and whoever waits is to hear of it
+                self._settled.clear()
             hire = len(self._threads) < min(self._most, self._outstanding)
             if hire:
                 self._threads.append(threading.Thread(target=self._work, name=self._name, daemon=True))
