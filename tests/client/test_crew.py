@@ -163,3 +163,14 @@ def test_stopping_begins_nothing_more() -> None:
 def test_a_crew_without_runners_stops() -> None:
     crew: Crew[int] = Crew("test", lambda item: None)
     crew.stop()
+
+
+def test_whoever_would_wait_elsewhere_is_told_of_what_goes_wrong() -> None:
+    def perform(item: int) -> None:
+        raise KeyError(item)
+
+    told = threading.Event()
+    crew: Crew[int] = Crew("test", perform, failed=told.set)
+    crew.submit(1)
+    assert told.wait(SOON_S) and isinstance(crew.error, KeyError)
+    crew.stop()
