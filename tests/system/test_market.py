@@ -1,7 +1,6 @@
 """The market with real servers: every policy builds, one licence is held by one, what lies or is silent is left out,
 who is killed gives back, and nobody starves."""
 
-import os
 import socket
 import threading
 import time
@@ -21,14 +20,6 @@ from rakefarm.wire import Connection, ProtocolError, Role
 from rakefarm.wire.messages import Execute, Hello, Message, Offer, Quote, QuoteRequest, Wait, Welcome
 
 StartServer = Callable[..., Server]
-
-SMALL = (
-    "first:",
-    *[f"remote-cat in > out{number}" for number in range(6)],
-    "second:",
-    *["remote-cat out0 out5 > all", "> requires out0 out5"],
-)
-
 
 def small_project(project: Project) -> Project:
     """Six actions and then one that needs two of them."""
@@ -120,7 +111,10 @@ def test_a_policy_that_is_not_there_is_an_error(project: Project, farm: tuple[Se
 def test_two_actions_that_need_the_one_licence_never_overlap(
     tmp_path: Path, start_server: StartServer, policy: str
 ) -> None:
-    server = start_server("--slots", "4", "--licenses", "acme")
+    place = tmp_path / "licensed"
+    (place / "config" / "rakefarm").mkdir(parents=True)
+    (place / "config" / "rakefarm" / "server.toml").write_text('licenses = ["acme"]\n')
+    server = start_server("--slots", "4", scratch=place)
     held = tmp_path / "held"
     # A directory can be made by one only.
     command = f"remote-mkdir {held} && sleep 0.15 && rmdir {held} && touch out"
@@ -221,9 +215,16 @@ def test_a_host_that_lies_or_is_silent_is_left_out_with_one_warning(
     project: Project, farm: tuple[Server, ...], lie: Callable[[Offer | None], Liar], name: str, policy: str
 ) -> None:
     liar = lie(LIES[name])
-    built = small_project(project).build("--policy", policy, "--quote", "0.5", hosts=[liar.address, farm[0]])
+    small_project(project)
+    if LIES[name] is None:  # long enough to notice
+        project.write("Rakefile", project.read("Rakefile") + b"\tremote-sleep 0.8\n")
+    settings = project.scratch / "config" / "rakefarm" / "client.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("quote_s = 0.5\n")
+    built = project.build("--policy", policy, hosts=[liar.address, farm[0]])
     check_built(project, built)
-    assert len(lines_about(built, liar.address)) == 1, built.stderr
+    warned = [line for line in lines_about(built, liar.address) if "warning" in line]
+    assert len(warned) == 1, built.stderr
     assert liar.executes == 0
 
 
