@@ -94,6 +94,7 @@ class Broker:
         self._down: set[str] = set()
         self._reviving: set[str] = set()
         self._wake_at: float | None = None
+        self._abandoned = False
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -124,7 +125,7 @@ class Broker:
             facts = tuple([_facts(member) for member in usable if member.ready])
             self._do(self._policy.handle(market.SetStarted(tuple([job.market for job in jobs]), facts)))
             self._check_hopeless()
-        while self._jobs:
+        while self._jobs and not self._abandoned:
             self._serve_once()
         self._end_questions()
 
@@ -273,6 +274,11 @@ class Broker:
             if host_down:
                 self._host_failed(self._members[host], host_down)
             self._check_hopeless()
+
+    def abandon(self) -> None:
+        """A runner has failed, and its job will never end: `run_set` answers at once."""
+        self._abandoned = True
+        os.eventfd_write(self._wake, 1)
 
     def _end(self, job: RemoteJob) -> None:
         self._flying.discard(job.number)

@@ -23,12 +23,20 @@ class _Mine(threading.local, Generic[Item]):
 
 
 class Crew(Generic[Item]):
-    """`perform` does one item, in a runner thread; `idle` is called by a runner that finds nothing to do."""
+    """`perform` does one item, in a runner thread; `idle` is called by a runner that finds nothing to do, `failed` by
+    one that ends because of an error that is not its item's."""
 
-    def __init__(self, name: str, perform: Callable[[Item], None], idle: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        perform: Callable[[Item], None],
+        idle: Callable[[], None] | None = None,
+        failed: Callable[[], None] | None = None,
+    ) -> None:
         self._name = name
         self._perform = perform
         self._idle = idle
+        self._failed = failed
         self._threads: list[threading.Thread] = []
         self._most = 1
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
@@ -53,7 +61,8 @@ class Crew(Generic[Item]):
         """Have it done by a runner, as soon as one is free."""
         with self._lock:
             self._outstanding += 1
-            self._settled.clear()
+            if self._error is None:  # else a runner is missing, and whoever waits is to hear of it
+                self._settled.clear()
             hire = len(self._threads) < min(self._most, self._outstanding)
             if hire:
                 self._threads.append(threading.Thread(target=self._work, name=self._name, daemon=True))
@@ -118,3 +127,5 @@ class Crew(Generic[Item]):
         with self._lock:
             self._error = self._error or error
             self._settled.set()
+        if self._failed is not None:
+            self._failed()

@@ -1,6 +1,7 @@
 """Finds an award policy: by its name, from an entry point of another package, or in a file of the user's own."""
 
 import os
+import sys
 from collections.abc import Callable
 
 from rakefarm.config import ConfigError
@@ -24,7 +25,7 @@ def find_policy(name: str) -> Callable[[View], Policy]:
         if point.name == name:
             try:
                 return _checked(point.load(), name)
-            except ImportError as error:
+            except Exception as error:
                 raise ConfigError(f"policy {name!r} can't be loaded: {error}") from error
     known = ", ".join([*POLICIES, *sorted(point.name for point in found)])
     raise ConfigError(f"policy {name!r}: there are {known}, or FILE.py:NAME")
@@ -38,9 +39,10 @@ def _from_file(path: str, attribute: str) -> Callable[[View], Policy]:
     if spec is None or spec.loader is None or not os.path.isfile(where):
         raise ConfigError(f"policy {path}: no such file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass, for one, looks for the names of its own file
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"policy {path}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         raise ConfigError(f"policy {path}: has no {attribute!r}")

@@ -31,6 +31,8 @@ STALE_AFTER_S = 1.0
 CURVE_VALID_S = 1.0
 LONGEST_WORK_S = 86_400.0
 """A client's prediction beyond this is not believed."""
+SHORTEST_WORK_S = 1e-6
+"""Nor one below this: a price is above zero, however fast the host."""
 
 
 class Load(Struct, frozen=True):
@@ -114,7 +116,7 @@ class Bid(Struct, frozen=True):
 def work_of(job: Job, k: Coefficients) -> float:
     """Reference seconds of the job: the client's prediction, else the default of its kind."""
     if job.work_s > 0.0:
-        return min(job.work_s, LONGEST_WORK_S)
+        return min(max(job.work_s, SHORTEST_WORK_S), LONGEST_WORK_S)
     return k.work.get(job.kind, k.work["other"])
 
 

@@ -9,6 +9,7 @@ shares them among runnable processes of equal weight (sched(7), CFS and EEVDF). 
 alone on a processor of speed 1) so takes w / rate(k).
 """
 
+import heapq
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -55,10 +56,7 @@ def free_times(slots: int, ends_in_s: Sequence[float], reserved: int, run_s: flo
     overdue may end at any moment), `reserved` places are promised, each for a command of about `run_s`."""
     busy = sorted(max(end, OVERDUE_S) for end in ends_in_s)[:slots]
     times = [0.0] * (slots - len(busy)) + busy
+    # Who was promised a place takes the first that comes free. The ascending list is a heap already.
     for _ in range(min(reserved, 4 * slots)):
-        # Who was promised a place takes the first that comes free.
-        earliest = times.pop(0)
-        later = earliest + run_s
-        position = next((index for index, time in enumerate(times) if time > later), len(times))
-        times.insert(position, later)
-    return tuple(times[:LONGEST_LIST])
+        heapq.heapreplace(times, times[0] + run_s)
+    return tuple(sorted(times)[:LONGEST_LIST])

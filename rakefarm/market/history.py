@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from rakefarm.market.kind import kind_of
+
 SEEN_SHARE = 0.4
 """What the newest time counts in a signature's average: a file that has grown is known again after a few builds."""
 MOST_SIGNATURES = 20_000
@@ -45,6 +47,8 @@ class History:
     def __init__(self, known: Iterable[tuple[str, Experience]] = ()) -> None:
         self._known = dict(known)
         self._kinds: dict[str, Experience] = {}
+        for signature, seen in self._known.items():
+            self._average(kind_of(signature), seen.input_bytes, seen.work_s)
 
     def items(self) -> Iterable[tuple[str, Experience]]:
         """Everything worth keeping, what was seen longest ago first."""
@@ -80,6 +84,9 @@ class History:
         )
         while len(self._known) > MOST_SIGNATURES:
             del self._known[next(iter(self._known))]
+        self._average(kind, input_bytes, work_s)
+
+    def _average(self, kind: str, input_bytes: int, work_s: float) -> None:
         like = self._kinds.setdefault(kind, Experience(work_s, input_bytes, 0, 0))
         like.count += 1
         share = max(0.05, 1.0 / like.count)

@@ -83,7 +83,8 @@ class PlanPolicy:
                 self._note_quote(self._host(host), job, price, seconds, curve)
             case Declined(job, host, lasting):
                 known = self._host(host)
-                known.waiting = max(0, known.waiting - 1)
+                if job.task in known.factors:  # else the answer to a question: we wait only for what it has bid for
+                    known.waiting = max(0, known.waiting - 1)
                 if lasting:
                     known.refuses.add(job.task)
                 else:
@@ -188,7 +189,7 @@ class PlanPolicy:
             _insert(times, start + run)
         self._pending.extendleft(reversed(left))
         self._want_more(places, wanted, skip=len(left))
-        effects += self._waits(wanted)
+        effects += self._waits(wanted, now)
         pauses = [host.full_until for host in self._hosts.values() if host.full_until > now]
         if self._pending and pauses:
             effects.append(WakeAt(min(pauses)))
@@ -215,10 +216,12 @@ class PlanPolicy:
                 if host.name in shared:
                     wanted.setdefault(host.name, [job])
 
-    def _waits(self, wanted: dict[str, list[Job]]) -> list[Effect]:
+    def _waits(self, wanted: dict[str, list[Job]], now: float) -> list[Effect]:
         effects: list[Effect] = []
         for name, jobs in wanted.items():
             host = self._hosts[name]
+            if host.full_until > now:
+                continue  # it would decline again at once, and we ask again at once
             free = host.curve.free_slots if host.curve is not None else 0
             # One place in the queue for each slot that is free, or one for the next that comes free.
             more = min(len(jobs), max(free - host.taken, 1)) - host.waiting

@@ -1,6 +1,8 @@
 """The price: its terms add up, it never falls when a machine gets busier, and what can't be had is refused."""
 
 import math
+import statistics
+import time
 
 import pytest
 from hypothesis import given
@@ -9,45 +11,66 @@ from msgspec import structs
 
 from rakefarm.market.bid import (
     GIB,
+    LONGEST_WORK_S,
     STALE_AFTER_S,
     Bid,
     Coefficients,
     Commitments,
-    Facilities,
     Job,
     Load,
-    Refusal,
+    Standing,
     bid,
-    parse_size,
+    curve_of,
+    refuse,
+    work_of,
 )
+from rakefarm.market.needs import Facilities, Refusal
 
 K = Coefficients()
-IDLE = Load(cores=4, busy_cores=0.0, io_wait=0.0, memory_available=60 * GIB, memory_total=64 * GIB)
+IDLE = Load(cores=4, busy=0.0, io_wait=0.0, memory_available=60 * GIB, memory_total=64 * GIB)
 FREE = Commitments(slots=4, running=0, waiting=0, leased=0)
 COMPILE = Job("compile")
+NORMAL = Standing()
 
 counts = st.integers(0, 10_000)
 shares = st.floats(0, 1)
 loads = st.builds(
     Load,
     cores=st.integers(1, 512),
-    busy_cores=st.floats(0, 512),
+    busy=st.floats(0, 512),
     io_wait=shares,
     memory_available=st.integers(K.memory_floor, 1 << 45),
     memory_total=st.just(1 << 45),
     age_s=st.floats(0, 1e9),
+    owner_idle_s=st.floats(0, 1e9),
+    busy_in_all=st.floats(0, 512),
 )
-commitments = st.builds(Commitments, slots=st.integers(1, 4096), running=counts, waiting=counts, leased=counts)
+ends = st.lists(st.floats(-1e5, 1e5), max_size=20).map(lambda times: tuple(sorted(times)))
+commitments = st.builds(
+    Commitments, slots=st.integers(1, 512), running=counts, waiting=counts, leased=counts, ends_in_s=ends
+)
+needs = st.sampled_from([(), (("cpu", "1"),), (("cpu", "0"),), (("cpu", "007"),), (("license", "acme"),)])
 jobs = st.builds(
     Job,
     kind=st.sampled_from(["compile", "link", "other", "unheard-of", ""]),
-    needs=st.sampled_from([{}, {"cpu": "1"}, {"cpu": "0"}, {"cpu": "007"}]),
-    input_bytes=st.integers(0, 1 << 62),
+    needs=needs,
+    input_bytes=st.integers(0, 1 << 61),
+    work_s=st.floats(0, 1e12),
 )
+standings = st.builds(
+    Standing, speed=st.floats(0.02, 50.0), faults=st.floats(0, 1e6), quiet=st.booleans(), version=counts
+)
+EVERYTHING = Facilities(cores=512, licenses=frozenset({"acme"}))
 
 
-def price(job: Job = COMPILE, load: Load = IDLE, promised: Commitments = FREE, k: Coefficients = K) -> Bid:
-    answer = bid(job, load, promised, Facilities(), k)
+def price(
+    job: Job = COMPILE,
+    load: Load = IDLE,
+    promised: Commitments = FREE,
+    standing: Standing = NORMAL,
+    k: Coefficients = K,
+) -> Bid:
+    answer = bid(job, load, promised, EVERYTHING, k, standing)
     assert isinstance(answer, Bid), answer
     return answer
 
@@ -58,51 +81,50 @@ def refusal(job: Job = COMPILE, load: Load = IDLE, **facilities: object) -> Refu
     return answer
 
 
-def test_an_idle_machine_asks_the_base_price_alone() -> None:
-    assert price() == Bid(price=0.5, seconds=0.5, terms={"base": 0.5, "congestion": 0.0})
+def running(count: int, *ends_in_s: float, slots: int = 4) -> Commitments:
+    return Commitments(slots=slots, running=count, waiting=0, leased=0, ends_in_s=ends_in_s)
 
 
-def test_kinds_have_prices_of_their_own_and_an_unknown_one_is_other() -> None:
+# --- examples ---------------------------------------------------------------------------------------------
+
+
+def test_an_idle_machine_asks_for_the_work_alone() -> None:
+    answer = price()
+    assert (answer.price, answer.seconds, answer.terms) == (0.5, 0.5, {"run": 0.5})
+    assert bid(COMPILE, IDLE, FREE, EVERYTHING, K) == answer, "a host of no standing is the reference"
+
+
+def test_kinds_have_work_of_their_own_and_an_unknown_one_is_other() -> None:
     prices = [price(Job(kind)).price for kind in ("other", "compile", "link", "what")]
     assert prices == [0.3, 0.5, 0.8, 0.3]
 
 
-@given(jobs, loads, commitments)
-def test_a_price_is_finite_and_above_zero_and_its_terms_add_up(job: Job, load: Load, promised: Commitments) -> None:
-    answer = bid(job, load, promised, Facilities(), K)
-    if isinstance(answer, Refusal):  # fewer cores than it needs
-        assert answer.reason == "cpu"
-        return
-    assert 0 < answer.price < math.inf and 0 < answer.seconds < math.inf
-    assert all(0 <= term < math.inf for term in answer.terms.values())
-    assert math.isclose(sum(answer.terms.values()), answer.price)
-    in_time = sum(answer.terms.get(name, 0.0) for name in ("base", "congestion", "waiting"))
-    assert math.isclose(in_time, answer.seconds)
+def test_the_base_of_a_kind_weighs_in_the_price_and_not_in_the_seconds() -> None:
+    k = structs.replace(K, base={"compile": 3.0, "other": 1.0})
+    answer = price(promised=running(4, 1.0, 1.0, 1.0, 1.0), k=k)
+    assert answer.seconds == pytest.approx(1.0 + 0.5 * 5 / 4)
+    assert answer.terms == pytest.approx({"run": 3 * 0.5 * 5 / 4, "wait": 3.0})
+    assert price(Job("link"), k=k).price == 0.8
 
 
-BUSIER = {
-    "busy_cores": lambda load, more: structs.replace(load, busy_cores=load.busy_cores + more),
-    "io_wait": lambda load, more: structs.replace(load, io_wait=min(1.0, load.io_wait + more)),
-    "age_s": lambda load, more: structs.replace(load, age_s=load.age_s + more),
-    "memory": lambda load, more: structs.replace(
-        load, memory_available=max(K.memory_floor, load.memory_available - int(more * GIB))
-    ),
-    "cores": lambda load, more: structs.replace(load, cores=max(1, load.cores - int(more))),
-}
+def test_the_clients_prediction_counts_instead_of_the_default() -> None:
+    assert price(Job("compile", work_s=3.0)).seconds == 3.0
+    assert work_of(Job("compile", work_s=1e9), K) == LONGEST_WORK_S
+    assert work_of(Job("link"), K) == K.work["link"]
 
 
-@pytest.mark.parametrize("what", BUSIER)
-@given(load=loads, promised=commitments, more=st.floats(0, 1000))
-def test_a_busier_machine_is_not_cheaper(what: str, load: Load, promised: Commitments, more: float) -> None:
-    before, after = price(load=load, promised=promised), price(load=BUSIER[what](load, more), promised=promised)
-    assert after.price >= before.price * (1 - 1e-9)
+def test_a_fast_host_takes_less() -> None:
+    assert price(standing=Standing(speed=2.0)).seconds == 0.25
+    assert price(standing=Standing(speed=0.5)).price == 1.0
 
 
-@pytest.mark.parametrize("what", ["running", "waiting", "leased"])
-@given(load=loads, promised=commitments, more=st.integers(0, 100))
-def test_more_promises_are_not_cheaper(what: str, load: Load, promised: Commitments, more: int) -> None:
-    committed = structs.replace(promised, **{what: getattr(promised, what) + more})
-    assert price(load=load, promised=committed).price >= price(load=load, promised=promised).price * (1 - 1e-9)
+def test_other_peoples_work_takes_its_fair_share() -> None:
+    """Four cores, five runnable: each gets four fifths of a core."""
+    assert price(load=structs.replace(IDLE, busy=4.0)).seconds == pytest.approx(0.5 * 5 / 4)
+    assert price(load=structs.replace(IDLE, busy=3.0)).seconds == 0.5, "a core is left"
+    assert price(load=structs.replace(IDLE, busy_in_all=4.0)) == structs.replace(
+        price(), curve=structs.replace(price().curve, busy_in_all=4.0)
+    ), "our own are not counted twice"
 
 
 def test_each_place_held_makes_the_next_quote_dearer_once_the_cores_are_taken() -> None:
@@ -111,25 +133,19 @@ def test_each_place_held_makes_the_next_quote_dearer_once_the_cores_are_taken() 
     assert prices[3:] == sorted(set(prices[3:])), "then every one more costs more"
 
 
-def test_our_own_commands_are_not_counted_twice() -> None:
-    """Two commands of ours keep two of four cores busy: the sample shows them, too."""
-    ours = price(load=structs.replace(IDLE, busy_cores=2.0), promised=structs.replace(FREE, running=2))
-    theirs = price(load=structs.replace(IDLE, busy_cores=4.0), promised=structs.replace(FREE, running=2))
-    assert ours.price == price().price
-    assert theirs.price > ours.price
-
-
 def test_waiting_for_a_slot_is_a_term_of_its_own() -> None:
-    full = structs.replace(FREE, running=4)
-    terms = price(load=structs.replace(IDLE, busy_cores=4.0), promised=full).terms
-    assert terms["waiting"] > 0 and "waiting" not in price().terms
+    assert "wait" not in price(promised=running(3, 1.0, 2.0, 3.0)).terms
+    full = running(4, 1.0, 2.0, 3.0, 4.0)
+    assert price(promised=full).terms["wait"] == 1.0, "the next release"
+    assert price(promised=structs.replace(full, waiting=1)).terms["wait"] == 2.0, "that goes to who waits already"
+    assert price(promised=structs.replace(full, leased=2)).terms["wait"] == 3.0
 
 
 def test_a_stale_sample_is_dear() -> None:
     assert "stale" not in price(load=structs.replace(IDLE, age_s=STALE_AFTER_S)).terms
     stale = price(load=structs.replace(IDLE, age_s=STALE_AFTER_S + 0.1))
-    saturated = price(load=structs.replace(IDLE, busy_cores=4.0))
-    assert stale.price > saturated.price
+    saturated = price(load=structs.replace(IDLE, busy=4.0))
+    assert stale.price > saturated.price and stale.seconds == price().seconds
 
 
 def test_memory_near_the_floor_is_dear_and_below_it_refused() -> None:
@@ -139,79 +155,131 @@ def test_memory_near_the_floor_is_dear_and_below_it_refused() -> None:
     assert refusal(load=below).reason == "memory"
 
 
-def test_two_cores_cost_more_than_one() -> None:
-    assert price(Job("compile", {"cpu": "2"})).terms["resources"] > 0
+def test_memory_that_the_action_took_before_must_be_there() -> None:
+    roomy = structs.replace(IDLE, memory_available=K.memory_floor + GIB)
+    assert isinstance(bid(Job("link", memory_bytes=GIB), roomy, FREE, EVERYTHING, K), Bid)
+    answer = refusal(Job("link", memory_bytes=GIB + 1), roomy)
+    assert answer.reason == "memory" and "1024" in answer.text
+
+
+def test_disk_must_have_room_for_the_inputs_and_the_floor() -> None:
+    job = Job("compile", input_bytes=1000)
+    assert refusal(job, disk_free=K.disk_floor + 999).reason == "disk"
+    assert isinstance(bid(job, IDLE, FREE, Facilities(disk_free=K.disk_floor + 1000), K), Bid)
+
+
+def test_draining_comes_before_every_other_reason() -> None:
+    answer = refuse(Job("compile", (("gpu", ""),)), IDLE, Facilities(draining=True), K)
+    assert answer is not None and answer.reason == "draining"
+
+
+def test_two_cores_take_as_long_as_the_machine_has_them() -> None:
+    two = Job("compile", (("cpu", "2"),))
+    assert price(two).price == price().price
+    busy = structs.replace(IDLE, busy=3.0)
+    assert price(two, busy).price > price(load=busy).price
 
 
 @pytest.mark.parametrize(
-    ("needs", "facilities", "reason"),
+    ("term", "job", "load", "standing"),
     [
-        ({}, {"draining": True}, "draining"),
-        ({}, {"disk_free": 999}, "disk"),
-        ({"mem": "61G"}, {}, "memory"),
-        ({"mem": "59.5G"}, {}, "memory"),
-        ({"mem": ""}, {}, "memory"),
-        ({"mem": "-1"}, {}, "memory"),
-        ({"mem": "9" * 5000}, {}, "memory"),
-        ({"cpu": "5"}, {}, "cpu"),
-        ({"cpu": ""}, {}, "cpu"),
-        ({"cpu": "two"}, {}, "cpu"),
-        ({"cpu": "-1"}, {}, "cpu"),
-        ({"cpu": "²"}, {}, "cpu"),
-        ({"cpu": "0" * 9 + "9" * 400}, {}, "cpu"),
-        ({"cpu": "9" * 5000}, {}, "cpu"),
-        ({"tool": "gcc"}, {"tools": frozenset({"cc"})}, "tool"),
-        ({"license": "acme"}, {"licenses": frozenset({"other"})}, "license"),
-        ({"gpu": ""}, {}, "resource"),
-        ({"": ""}, {}, "resource"),
+        ("license", Job("compile", (("license", "acme"),)), IDLE, NORMAL),
+        ("owner", COMPILE, structs.replace(IDLE, owner_idle_s=10.0), NORMAL),
+        ("quiet", COMPILE, IDLE, Standing(quiet=True)),
+        ("faults", COMPILE, IDLE, Standing(faults=1.0)),
+        ("io_wait", COMPILE, structs.replace(IDLE, io_wait=0.5), NORMAL),
     ],
 )
-def test_what_is_not_there_is_refused(needs: dict[str, str], facilities: dict[str, object], reason: str) -> None:
-    answer = refusal(Job("compile", needs, 1000), **facilities)
-    assert answer.reason == reason
-    assert answer.text and "\n" not in answer.text
+def test_surcharges_have_names_and_leave_the_prediction_alone(
+    term: str, job: Job, load: Load, standing: Standing
+) -> None:
+    answer = price(job, load, standing=standing)
+    assert set(answer.terms) == {"run", term} and answer.terms[term] > 0
+    assert answer.price > price().price and answer.seconds == price().seconds
 
 
-@pytest.mark.parametrize(
-    ("needs", "facilities"),
-    [
-        ({"mem": "59G"}, {}),
-        ({"mem": "1024"}, {}),
-        ({"cpu": "4"}, {}),
-        ({"cpu": "0" * 5000 + "4"}, {}),
-        ({"tool": "gcc"}, {"tools": frozenset({"gcc"})}),
-        ({"license": "acme"}, {"licenses": frozenset({"acme"})}),
-        ({}, {"disk_free": 1000}),
-    ],
-)
-def test_what_is_there_is_priced(needs: dict[str, str], facilities: dict[str, object]) -> None:
-    answer = bid(Job("compile", needs, 1000), IDLE, FREE, Facilities(**facilities), K)  # type: ignore[arg-type]
-    assert isinstance(answer, Bid)
+def test_an_owner_who_is_away_costs_nothing() -> None:
+    assert price(load=structs.replace(IDLE, owner_idle_s=K.owner_idle_s)) == price()
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("0", 0),
-        ("4096", 4096),
-        ("1k", 1024),
-        ("512M", 512 << 20),
-        ("2G", 2 << 30),
-        ("1T", 1 << 40),
-        ("", None),
-        ("G", None),
-        ("1.5G", None),
-        ("-1", None),
-        ("1 G", None),
-        ("٣", None),
-        ("9" * 16, None),
-    ],
-)
-def test_sizes(text: str, size: int | None) -> None:
-    assert parse_size(text) == size
+def test_a_bid_carries_the_curve_that_it_was_read_from() -> None:
+    load = structs.replace(IDLE, busy=1.0, busy_in_all=3.0)
+    promised = Commitments(slots=4, running=2, waiting=1, leased=1, ends_in_s=(0.25, 9.0))
+    curve = price(load=load, promised=promised, standing=Standing(speed=2.0, version=7)).curve
+    assert (curve.cores, curve.slots, curve.speed, curve.busy, curve.busy_in_all) == (4, 4, 2.0, 1.0, 3.0)
+    assert (curve.running, curve.waiting, curve.version) == (3, 1, 7)
+    assert len(curve.free_in_s) == 4 and curve.free_slots == 0, "two run, two are promised"
+    assert curve == curve_of(load, promised, Standing(speed=2.0, version=7), 0.25 * 6 / 4)
 
 
-@given(st.text())
-def test_any_text_is_a_size_or_not(text: str) -> None:
-    size = parse_size(text)
-    assert size is None or size >= 0
+# --- what holds for every bid -----------------------------------------------------------------------------
+
+
+@given(jobs, loads, commitments, standings)
+def test_a_price_is_finite_and_above_zero_and_its_terms_add_up(
+    job: Job, load: Load, promised: Commitments, standing: Standing
+) -> None:
+    answer = price(job, load, promised, standing)
+    assert 0 < answer.price < math.inf and 0 < answer.seconds < math.inf
+    assert all(0 <= term < math.inf for term in answer.terms.values())
+    assert math.isclose(math.fsum(answer.terms.values()), answer.price)
+    in_time = answer.terms["run"] + answer.terms.get("wait", 0.0)
+    assert math.isclose(in_time, answer.seconds), "the base of every kind is 1"
+    assert all(0 <= time < math.inf for time in answer.curve.free_in_s) and answer.curve.free_in_s
+
+
+BUSIER = {
+    "busy": lambda load, more: structs.replace(load, busy=load.busy + more),
+    "io_wait": lambda load, more: structs.replace(load, io_wait=min(1.0, load.io_wait + more)),
+    "age_s": lambda load, more: structs.replace(load, age_s=load.age_s + more),
+    "memory": lambda load, more: structs.replace(
+        load, memory_available=max(K.memory_floor, load.memory_available - int(more * GIB))
+    ),
+    "cores": lambda load, more: structs.replace(load, cores=max(1, load.cores - int(more))),
+    "owner": lambda load, more: structs.replace(load, owner_idle_s=max(0.0, load.owner_idle_s - more)),
+}
+
+
+def check_not_lower(before: Bid, after: Bid) -> None:
+    assert after.price >= before.price * (1 - 1e-9)
+    assert after.seconds >= before.seconds * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("what", BUSIER)
+@given(job=jobs, load=loads, promised=commitments, more=st.floats(0, 1000))
+def test_a_busier_machine_is_not_cheaper(what: str, job: Job, load: Load, promised: Commitments, more: float) -> None:
+    check_not_lower(price(job, load, promised), price(job, BUSIER[what](load, more), promised))
+
+
+@pytest.mark.parametrize("what", ["running", "waiting", "leased"])
+@given(job=jobs, load=loads, promised=commitments, more=st.integers(0, 100))
+def test_more_promises_are_not_cheaper(what: str, job: Job, load: Load, promised: Commitments, more: int) -> None:
+    committed = structs.replace(promised, **{what: getattr(promised, what) + more})
+    check_not_lower(price(job, load, promised), price(job, load, committed))
+
+
+@given(jobs, loads, commitments, st.floats(0.02, 50.0), st.floats(0, 1e3), st.floats(0, 1e3))
+def test_more_faults_and_quiet_hours_are_not_cheaper(
+    job: Job, load: Load, promised: Commitments, speed: float, faults: float, more: float
+) -> None:
+    before = price(job, load, promised, Standing(speed, faults))
+    check_not_lower(before, price(job, load, promised, Standing(speed, faults + more)))
+    check_not_lower(before, price(job, load, promised, Standing(speed, faults, quiet=True)))
+
+
+@given(jobs, loads, commitments, st.floats(0.02, 50.0), st.floats(1.0, 10.0))
+def test_a_faster_host_is_not_dearer(job: Job, load: Load, promised: Commitments, speed: float, factor: float) -> None:
+    slow, fast = (price(job, load, promised, Standing(pace)) for pace in (speed, speed * factor))
+    check_not_lower(fast, slow)
+
+
+@pytest.mark.parametrize("slots", [4, 64, 512])
+def test_a_bid_takes_less_than_a_millisecond(slots: int) -> None:
+    """By the median, on a machine that has other work."""
+    promised = Commitments(slots, slots, slots, 8, tuple(float(index) for index in range(slots)))
+    taken = []
+    for _ in range(51):
+        began = time.thread_time()
+        price(promised=promised)
+        taken.append(time.thread_time() - began)
+    assert statistics.median(taken) < 1e-3
