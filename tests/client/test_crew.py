@@ -107,7 +107,12 @@ def test_what_runners_submit_is_done_before_all_is_settled(most: int) -> None:
     def perform(item: int) -> None:
         done.append(item)
         if item < 100:
-            crew.end_with(lambda: [crew.submit(2 * item), crew.submit(2 * item + 1)] and None)
+
+            def split() -> None:
+                crew.submit(2 * item)
+                crew.submit(2 * item + 1)
+
+            crew.end_with(split)
 
     crew: Crew[int] = Crew("test", perform)
     crew.grow_to(most)
