@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
-from rakefarm.client.guard import PolicyGuard
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
+from rakefarm.client.policy_guard import PolicyGuard
 from rakefarm.client.quotes import absurdity
 from rakefarm.client.refusals import Refusals, Verdict
 from rakefarm.events import QuoteReceived, Stream
