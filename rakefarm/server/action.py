@@ -133,6 +133,11 @@ class Action:
         at all, or None: it has its place, or waits for one once its inputs are there."""
         request, desk = self._request, self._talk.desk
         grant = self._talk.take_leased(request.lease) if request.lease else None
+        if grant is not None and not {name for name, _ in grant.licenses}.issuperset(licenses_of(request.task)):
+            # Leased for another task than this: its place is no licence.
+            self._work.board.count(leased=-1)
+            self._work.grants.give_back(grant)
+            grant = None
         leased = grant is not None
         if grant is None or self._work.board.scoreboard.draining:
             refusal = desk.refusal(request.task)
