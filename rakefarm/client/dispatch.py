@@ -57,9 +57,7 @@ class Dispatcher:
         self._experiences = experiences
         self._performer = Performer(farm, settings, environ, stream)
         self._here: Crew[tuple[PlannedAction, bool]] = Crew(LOCAL, self._run_here)
-        self._there: Crew[Assignment] = Crew(
-            "remote", self._run_there, farm.flush_idle, lambda: self._broker.abandon()
-        )
+        self._there: Crew[Assignment] = Crew("remote", self._run_there, farm.flush_idle, lambda: self._broker.abandon())
         self._attempts: dict[int, int] = {}
         self._began: dict[int, float] = {}
         self._broker = Broker(

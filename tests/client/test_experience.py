@@ -73,9 +73,7 @@ def test_a_cut_file_is_as_good_as_none(environ: dict[str, str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("obstacle", ["file", "directory", "dangling"])
-def test_where_nothing_can_be_written_nothing_is_kept(
-    environ: dict[str, str], tmp_path: Path, obstacle: str
-) -> None:
+def test_where_nothing_can_be_written_nothing_is_kept(environ: dict[str, str], tmp_path: Path, obstacle: str) -> None:
     """Permission bits don't hold for root; what stands in the way holds for all."""
     state = tmp_path / "state"
     if obstacle == "file":

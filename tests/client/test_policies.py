@@ -36,7 +36,9 @@ def test_a_file_with_a_colon_in_its_name(tmp_path: Path) -> None:
 def test_a_dataclass_in_a_file(tmp_path: Path) -> None:
     """Which looks itself up among the modules."""
     text = "from __future__ import annotations\nfrom dataclasses import dataclass, KW_ONLY\n"
-    text += "@dataclass\nclass Own:\n    view: object\n    more: int = 0\n    def handle(self, event):\n        return []\n"
+    text += (
+        "@dataclass\nclass Own:\n    view: object\n    more: int = 0\n    def handle(self, event):\n        return []\n"
+    )
     (tmp_path / "own.py").write_text(text)
     assert callable(find_policy(f"{tmp_path}/own.py:Own"))
 

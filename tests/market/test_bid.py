@@ -247,17 +247,13 @@ def check_not_lower(before: Bid, after: Bid) -> None:
 
 @pytest.mark.parametrize("what", BUSIER)
 @given(job=jobs, load=loads, promised=commitments, more=st.floats(0, 1000))
-def test_a_busier_machine_is_not_cheaper(
-    what: str, job: Job, load: Load, promised: Commitments, more: float
-) -> None:
+def test_a_busier_machine_is_not_cheaper(what: str, job: Job, load: Load, promised: Commitments, more: float) -> None:
     check_not_lower(price(job, load, promised), price(job, BUSIER[what](load, more), promised))
 
 
 @pytest.mark.parametrize("what", ["running", "waiting", "leased"])
 @given(job=jobs, load=loads, promised=commitments, more=st.integers(0, 100))
-def test_more_promises_are_not_cheaper(
-    what: str, job: Job, load: Load, promised: Commitments, more: int
-) -> None:
+def test_more_promises_are_not_cheaper(what: str, job: Job, load: Load, promised: Commitments, more: int) -> None:
     committed = structs.replace(promised, **{what: getattr(promised, what) + more})
     check_not_lower(price(job, load, promised), price(job, load, committed))
 
@@ -272,9 +268,7 @@ def test_more_faults_and_quiet_hours_are_not_cheaper(
 
 
 @given(jobs, loads, commitments, st.floats(0.02, 50.0), st.floats(1.0, 10.0))
-def test_a_faster_host_is_not_dearer(
-    job: Job, load: Load, promised: Commitments, speed: float, factor: float
-) -> None:
+def test_a_faster_host_is_not_dearer(job: Job, load: Load, promised: Commitments, speed: float, factor: float) -> None:
     slow, fast = (price(job, load, promised, Standing(pace)) for pace in (speed, speed * factor))
     check_not_lower(fast, slow)
 

@@ -39,7 +39,11 @@ def answer_to(needs: dict[str, str], facilities: dict[str, object]) -> Bid | Ref
         ({"tool": "gcc"}, {"tools": frozenset({"cc"})}, "tool"),
         ({"tool": ""}, {"tools": frozenset({"cc"})}, "tool"),
         ({"license": "acme"}, {"licenses": frozenset({"other"})}, "license"),
-        ({"license": "acme"}, {"licenses": frozenset({"acme"}), "licenses_in_use": frozenset({"acme"})}, "license_in_use"),
+        (
+            {"license": "acme"},
+            {"licenses": frozenset({"acme"}), "licenses_in_use": frozenset({"acme"})},
+            "license_in_use",
+        ),
         ({"license": ""}, {"licenses": frozenset({"acme"})}, "license"),
         ({"arch": "x86_64"}, {}, "arch"),
         ({"arch": ""}, {}, "arch"),

@@ -21,6 +21,7 @@ from rakefarm.wire.messages import Execute, Hello, Message, Offer, Quote, QuoteR
 
 StartServer = Callable[..., Server]
 
+
 def small_project(project: Project) -> Project:
     """Six actions and then one that needs two of them."""
     project.write("in", "x\n")
@@ -90,7 +91,9 @@ class Own(EachPolicy):
 def test_a_policy_that_is_slow_is_told_of_once_and_the_build_is_right(
     project: Project, farm: tuple[Server, ...], tmp_path: Path
 ) -> None:
-    text = ASKS_AND_RAISES.replace('if isinstance(event, Finished):\n            raise ValueError("out of ideas")', "sum(range(400_000))")
+    text = ASKS_AND_RAISES.replace(
+        'if isinstance(event, Finished):\n            raise ValueError("out of ideas")', "sum(range(400_000))"
+    )
     (tmp_path / "own.py").write_text(text)
     project.rakefile("a:", *[f"remote-echo {number} > out{number}" for number in range(20)])
     built = project.build("--policy", f"{tmp_path}/own.py:Own", hosts=farm[:2])
@@ -133,7 +136,16 @@ def test_two_actions_that_need_the_one_licence_never_overlap(
 # --- hosts that lie ---------------------------------------------------------------------------------------
 
 CURVE = Curve(
-    cores=4, slots=4, speed=1.0, busy=0.0, busy_in_all=0.0, running=0, waiting=0, version=1, valid_s=1.0, free_in_s=(0.0,) * 4
+    cores=4,
+    slots=4,
+    speed=1.0,
+    busy=0.0,
+    busy_in_all=0.0,
+    running=0,
+    waiting=0,
+    version=1,
+    valid_s=1.0,
+    free_in_s=(0.0,) * 4,
 )
 OFFER = Offer(price=1e-6, seconds=1e-6, terms=(), lease=0, valid_s=1.0, curve=CURVE)
 
