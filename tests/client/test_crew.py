@@ -104,10 +104,14 @@ def test_what_a_runner_submits_last_it_does_itself() -> None:
 def test_what_runners_submit_is_done_before_all_is_settled(most: int) -> None:
     done: list[int] = []
 
+    def submit_both(item: int) -> None:
+        crew.submit(item)
+        crew.submit(item + 1)
+
     def perform(item: int) -> None:
         done.append(item)
         if item < 100:
-            crew.end_with(lambda: [crew.submit(2 * item), crew.submit(2 * item + 1)] and None)
+            crew.end_with(lambda: submit_both(2 * item))
 
     crew: Crew[int] = Crew("test", perform)
     crew.grow_to(most)

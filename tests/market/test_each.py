@@ -141,7 +141,7 @@ def test_a_bidder_that_went_down_does_not_win(textbook: EachPolicy) -> None:
 
 
 def test_all_down_and_one_up_again(textbook: EachPolicy) -> None:
-    (job,) = jobs = make_jobs(1.0)
+    jobs = make_jobs(1.0)
     textbook.handle(SetStarted(jobs, facts("a")))
     assert of_kind(textbook.handle(HostDown("a")), WakeAt)
     assert asks_of(textbook.handle(Woken())) == []

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from farm_vocabulary import Built, Project, wait_until_idle
 from msgspec import structs
-from server_vocabulary import Server, a_task, wait_until
 from server_vocabulary import Client as Speaker
+from server_vocabulary import Server, a_task, wait_until
 
 from rakefarm.market.curve import Curve
 from rakefarm.market.policies import POLICIES
