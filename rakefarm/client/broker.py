@@ -21,7 +21,7 @@ from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
 from rakefarm.client.quotes import absurdity
-from rakefarm.client.refusals import Refusals, Verdict
+from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
 from rakefarm.events import Notice, QuoteReceived, Stream
 from rakefarm.market import policy as market
 from rakefarm.market.policies import DEFAULT, POLICIES
@@ -29,10 +29,6 @@ from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
 
-PASSING_REASONS = frozenset(
-    {"memory", "disk", "draining", "input_lost", "executor", "sandbox", "full", "license_in_use"}
-)
-"""Reasons to decline that may be over in a moment, unlike a tool that isn't there."""
 RETRY_PAUSE_S = 0.2
 REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
@@ -96,6 +92,7 @@ class Broker:
         self._refusals = Refusals()
         self._asked_again: dict[object, float] = {}
         self._down: set[str] = set()
+        self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
         self._reviving: set[str] = set()
         self._wake_at: float | None = None
         self._epoll = select.epoll()
@@ -125,7 +122,8 @@ class Broker:
             self._refusals = Refusals()
             usable = self._farm.usable()
             self._down = {member.name for member in self._farm.members} - {member.name for member in usable}
-            facts = tuple([_facts(member) for member in usable if member.ready])
+            facts = tuple([member.facts() for member in usable if member.ready])
+            self._absent = {member.name for member in usable} - {each.name for each in facts}
             self._do(self._ask_policy(market.SetStarted(tuple([job.market for job in jobs]), facts)))
             self._check_hopeless()
         while self._jobs:
@@ -164,19 +162,19 @@ class Broker:
                 for member in self._farm.usable():
                     if member.name in self._down and member.name not in self._reviving:
                         self._reviving.add(member.name)
-                        threading.Thread(target=self._revive, args=(member,), daemon=True).start()
+                        self._farm.try_again(member)
             self._check_hopeless()
 
-    def _revive(self, member: Member) -> None:
-        """In a thread of its own, since connecting may take seconds."""
-        link = self._farm.checkout(member)
-        if link is not None:
-            self._farm.give_back(member, link)
+    def heard(self, member: Member) -> None:
+        """A host that was left out, or of which nothing had been heard, has answered or failed. From any thread."""
         with self._lock:
             self._reviving.discard(member.name)
-            if link is not None and member.name in self._down:
+            if not member.problem and member.name in self._down | self._absent:
                 self._down.discard(member.name)
-                self._do(self._ask_policy(market.HostUp(_facts(member))))
+                self._do(self._ask_policy(market.HostUp(member.facts())))
+            elif member.problem and member.name in self._absent:
+                self._gone(member)
+            self._absent.discard(member.name)
 
     def _take_answer(self, descriptor: int) -> None:
         with self._lock:
@@ -280,6 +278,9 @@ class Broker:
     def _host_failed(self, member: Member, reason: str) -> None:
         """It is left out, and the policy told; its other jobs there come back as lost by themselves."""
         self._farm.leave_out(member, reason)
+        self._gone(member)
+
+    def _gone(self, member: Member) -> None:
         if member.name not in self._down:
             self._down.add(member.name)
             os.eventfd_write(self._wake, 1)
@@ -312,7 +313,7 @@ class Broker:
         self._slow = 0
         self._policy = POLICIES[DEFAULT](self)
         pending = tuple([job.market for job in self._jobs.values() if job.number not in self._flying])
-        facts = tuple([_facts(member) for member in self._farm.usable() if member.ready])
+        facts = tuple([member.facts() for member in self._farm.usable() if member.ready])
         return self._policy.handle(market.SetStarted(pending, facts))
 
     def _do(self, effects: Sequence[market.Effect]) -> None:
@@ -391,10 +392,7 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the kernel's objects. The farm closes the links."""
+        with self._lock:
+            self._down, self._absent = set(), set()  # who is heard now changes nothing
         self._epoll.close()
         os.close(self._wake)
-
-
-def _facts(member: Member) -> market.HostFacts:
-    slots = min(member.slots, member.host.slots or member.slots)
-    return market.HostFacts(member.name, slots, member.cores)
