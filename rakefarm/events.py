@@ -161,7 +161,8 @@ class ActionFinished(Event, frozen=True, kw_only=True):
     """The end of an action. `outcome` is succeeded, failed (it ran), or not_run (the farm could not).
 
     `detail` reads "exit status 1", "killed by signal 9 (SIGKILL)", "missing required file x.h", …
-    Times are seconds, sizes bytes; `outputs` are the installed paths.
+    Times are seconds, sizes bytes; `ran_s` is how long the command ran, of the `elapsed_s` from its award to its end;
+    `outputs` are the installed paths.
     """
 
     name: ClassVar[str] = "action_finished"
@@ -171,6 +172,7 @@ class ActionFinished(Event, frozen=True, kw_only=True):
     detail: str = ""
     exit_status: int | None = None
     elapsed_s: float = 0.0
+    ran_s: float = 0.0
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
     bytes_sent: int = 0

@@ -302,3 +302,21 @@ def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
+
+
+def start_aside(script: str, stdin: int, file: int) -> int:
+    """Start a shell script of ours that no terminal can signal; `file` is its descriptor 3. Answers its pid."""
+    return os.posix_spawn(
+        SHELL,
+        [SHELL, "-c", script],
+        {},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, file, 3),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULTED,
+    )

@@ -67,7 +67,7 @@ class ActionRow(Struct):
 
 
 class HostRow(Struct):
-    """One host. `slots` is 0 until it is known; `busy_s` adds up the time of the actions that ended here."""
+    """One host. `slots` is 0 until it is known; `busy_s` adds up how long the commands ran that ended here."""
 
     host: str
     slots: int = 0
@@ -261,7 +261,7 @@ class Board:
         if event.host:
             host = self._host(event.host)
             host.done += event.outcome != "not_run"
-            host.busy_s += event.elapsed_s
+            host.busy_s += event.ran_s
             host.bytes_sent += event.bytes_sent
             host.bytes_received += event.bytes_received
         self._recent.append(row)

@@ -22,17 +22,13 @@ from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
 from rakefarm.client.policy_guard import PolicyGuard
 from rakefarm.client.quotes import absurdity
-from rakefarm.client.refusals import Refusals, Verdict
+from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
 from rakefarm.events import QuoteReceived, Stream
 from rakefarm.market import policy as market
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
 
-PASSING_REASONS = frozenset(
-    {"memory", "disk", "draining", "input_lost", "executor", "sandbox", "full", "license_in_use"}
-)
-"""Reasons to decline that may be over in a moment, unlike a tool that isn't there."""
 RETRY_PAUSE_S = 0.2
 REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
@@ -92,6 +88,7 @@ class Broker:
         self._refusals = Refusals()
         self._asked_again: dict[object, float] = {}
         self._down: set[str] = set()
+        self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
         self._reviving: set[str] = set()
         self._wake_at: float | None = None
         self._abandoned = False
@@ -122,7 +119,8 @@ class Broker:
             self._refusals = Refusals()
             usable = self._farm.usable()
             self._down = {member.name for member in self._farm.members} - {member.name for member in usable}
-            facts = tuple([_facts(member) for member in usable if member.ready])
+            facts = tuple([member.facts() for member in usable if member.ready])
+            self._absent = {member.name for member in usable} - {each.name for each in facts}
             self._do(self._policy.handle(market.SetStarted(tuple([job.market for job in jobs]), facts)))
             self._check_hopeless()
         while self._jobs and not self._abandoned:
@@ -169,18 +167,18 @@ class Broker:
         for member in members:
             if member.name not in self._reviving:
                 self._reviving.add(member.name)
-                threading.Thread(target=self._revive, args=(member,), daemon=True).start()
+                self._farm.try_again(member)
 
-    def _revive(self, member: Member) -> None:
-        """In a thread of its own, since connecting may take seconds."""
-        link = self._farm.checkout(member)
-        if link is not None:
-            self._farm.give_back(member, link)
+    def heard(self, member: Member) -> None:
+        """A host that was left out, or of which nothing had been heard, has answered or failed. From any thread."""
         with self._lock:
             self._reviving.discard(member.name)
-            if link is not None and member.name in self._down:
+            if not member.problem and member.name in self._down | self._absent:
                 self._down.discard(member.name)
-                self._do(self._policy.handle(market.HostUp(_facts(member))))
+                self._do(self._policy.handle(market.HostUp(member.facts())))
+            elif member.problem and member.name in self._absent:
+                self._gone(member)
+            self._absent.discard(member.name)
 
     def _take_answer(self, descriptor: int) -> None:
         with self._lock:
@@ -289,6 +287,9 @@ class Broker:
     def _host_failed(self, member: Member, reason: str) -> None:
         """It is left out, and the policy told; its other jobs there come back as lost by themselves."""
         self._farm.leave_out(member, reason)
+        self._gone(member)
+
+    def _gone(self, member: Member) -> None:
         if member.name not in self._down:
             self._down.add(member.name)
             os.eventfd_write(self._wake, 1)
@@ -300,7 +301,7 @@ class Broker:
     def _restart(self) -> market.SetStarted:
         """What a policy has to know that takes over in the middle of a set."""
         pending = tuple([job.market for job in self._jobs.values() if job.number not in self._flying])
-        return market.SetStarted(pending, tuple([_facts(member) for member in self._farm.usable() if member.ready]))
+        return market.SetStarted(pending, tuple([m.facts() for m in self._farm.usable() if m.ready]))
 
     def _do(self, effects: Sequence[market.Effect]) -> None:
         for effect in effects:
@@ -379,10 +380,7 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the kernel's objects. The farm closes the links."""
+        with self._lock:
+            self._down, self._absent = set(), set()  # who is heard now changes nothing
         self._epoll.close()
         os.close(self._wake)
-
-
-def _facts(member: Member) -> market.HostFacts:
-    slots = min(member.slots, member.host.slots or member.slots)
-    return market.HostFacts(member.name, slots, member.cores)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from rakefarm.client.broker import Assignment, Broker
 from rakefarm.client.crew import Crew
 from rakefarm.client.experience import Experiences
-from rakefarm.client.farm import Farm
+from rakefarm.client.farm import Farm, Member
 from rakefarm.client.inputs import InputError, measure
 from rakefarm.client.jobs import RemoteJob, describe
 from rakefarm.client.outputs import OutputError
@@ -70,6 +70,13 @@ class Dispatcher:
             self._there.submit,
             self._fall_back,
         )
+
+        farm.listener = self._heard
+
+    def _heard(self, member: Member) -> None:
+        """A host came late."""
+        self._there.grow_to(self._remote_limit())
+        self._broker.heard(member)
 
     def run(self) -> None:
         """Run everything. Whatever ends it, no command of ours is left running afterwards, here or on a server."""

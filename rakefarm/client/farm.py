@@ -6,7 +6,7 @@ doubles; one that never was is not. Links are kept, the one used last first, sin
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -14,8 +14,11 @@ from rakefarm.client.link import HostFailed, Link, connect
 from rakefarm.config import ClientSettings
 from rakefarm.events import HostLeftOut, HostReady, Stream
 from rakefarm.hosts import Host
+from rakefarm.market.policy import HostFacts
 from rakefarm.transport import Lost
 
+PATIENCE_S = 0.2
+"""How long a build that could begin waits for hosts that have not answered; they join when they do."""
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
 BANDWIDTH_FLOOR = 1e5
@@ -39,6 +42,10 @@ class Member(Struct):
     sent: set[bytes] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
+
+    def facts(self) -> HostFacts:
+        """What a policy is told of it."""
+        return HostFacts(self.name, min(self.slots, self.host.slots or self.slots), self.cores)
 
     def knows(self, digests: Iterable[bytes]) -> bool:
         """Whether it has been sent all of this content, as far as we know."""
@@ -70,20 +77,52 @@ class Farm:
         self._in_use: set[Link] = set()
         self.messages = 0
         """Messages of the protocol, both ways, on links that are closed by now."""
+        self.listener: Callable[[Member], None] = lambda _: None
+        """Told, in a thread of its own, of each host that has answered or failed after `start`."""
         self.members = [Member(host, host.address) for host in hosts]
 
-    def start(self) -> None:
-        """Connect to every host at once; who doesn't answer is left out."""
-        threads = [threading.Thread(target=self._try_member, args=(member,), daemon=True) for member in self.members]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    def start(self, patience_s: float = PATIENCE_S) -> None:
+        """Connect to every host at once; who doesn't answer is left out. Returns when all have answered or failed, or
+        when one is ready and `patience_s` have passed; `listener` is told of those that come later."""
+        deadline = time.monotonic() + patience_s
+        waited_for = {member.name for member in self.members}
+        answered = threading.Condition()
+
+        def try_one(member: Member) -> None:
+            self._try_member(member)
+            with answered:
+                waited_for.discard(member.name)
+                answered.notify()
+            self._tell(member)
+
+        for member in self.members:
+            threading.Thread(target=try_one, args=(member,), daemon=True).start()
+        with answered:
+            while waited_for:
+                left_s = deadline - time.monotonic()
+                ready = any(member.ready for member in self.members)
+                if ready and left_s <= 0:
+                    return
+                answered.wait(min(left_s, LONGEST_PAUSE_S) if left_s > 0 else None)
+
+    def try_again(self, member: Member) -> None:
+        """See whether the host can be had now, in a thread of its own, since connecting may take seconds; `listener` is
+        told what came of it."""
+
+        def try_it() -> None:
+            self._try_member(member)
+            self._tell(member)
+
+        threading.Thread(target=try_it, daemon=True).start()
 
     def _try_member(self, member: Member) -> None:
         link = self.checkout(member)
         if link is not None:
             self.give_back(member, link)
+
+    def _tell(self, member: Member) -> None:
+        if not self._closed.is_set():
+            self.listener(member)
 
     @property
     def slots(self) -> int:

@@ -37,9 +37,13 @@ def needs_staging(action: Action) -> bool:
     return any(os.path.basename(name) in words and not os.path.lexists(os.path.basename(name)) for name in nested)
 
 
-def run_here(action: Action, environ: Mapping[bytes, bytes], cancel: int) -> LocalResult:
+Runner = Callable[..., process.Completed]
+"""`process.run`, or one that does more."""
+
+
+def run_here(action: Action, environ: Mapping[bytes, bytes], cancel: int, run: Runner = process.run) -> LocalResult:
     """Run in the working directory. Raises OSError when pipes can't be had."""
-    completed = process.run(os.fsencode(action.command), environ, cancel=cancel, timeout_s=action.timeout_s)
+    completed = run(os.fsencode(action.command), environ, cancel=cancel, timeout_s=action.timeout_s)
     if completed.ending == process.Exited(0):
         for name in action.produces or ():
             if not os.path.isfile(name):
@@ -48,7 +52,12 @@ def run_here(action: Action, environ: Mapping[bytes, bytes], cancel: int) -> Loc
 
 
 def run_staged(
-    action: Action, manifest: Manifest, environ: Mapping[bytes, bytes], cancel: int, incoming: Incoming
+    action: Action,
+    manifest: Manifest,
+    environ: Mapping[bytes, bytes],
+    cancel: int,
+    incoming: Incoming,
+    run: Runner = process.run,
 ) -> LocalResult:
     """Run in a fresh directory with copies of the inputs; the outputs are in `incoming`. Raises OSError."""
     import shutil
@@ -67,7 +76,7 @@ def run_staged(
         aliases = {entry.alias: entry.path for entry in manifest.entries if entry.alias}
         started = current_tick()
         command = os.fsencode(action.command)
-        completed = process.run(command, environ, directory=box, cancel=cancel, timeout_s=action.timeout_s)
+        completed = run(command, environ, directory=box, cancel=cancel, timeout_s=action.timeout_s)
         if completed.ending != process.Exited(0):
             return LocalResult(completed)
         try:

@@ -8,6 +8,7 @@ from msgspec import Struct, structs
 from rakefarm.client import local, remote
 from rakefarm.client.broker import Assignment
 from rakefarm.client.farm import Farm, Member
+from rakefarm.client.guard import Guard
 from rakefarm.client.inputs import Hasher, Manifest, declared_paths
 from rakefarm.client.jobs import RemoteJob, command_of
 from rakefarm.client.link import Link
@@ -46,6 +47,7 @@ class Performer:
         self._passed = self._passed_variables()
         self._stream = stream
         self._hasher = Hasher()
+        self._guard = Guard()
         self._claims = Claims()
         self._umask = current_umask()
         self._cancel = os.eventfd(0, os.EFD_CLOEXEC)
@@ -175,9 +177,9 @@ class Performer:
         try:
             if staged or local.needs_staging(action):
                 manifest = self._hasher.manifest(action.requires)
-                result = local.run_staged(action, manifest, self._environ, self._cancel, incoming)
+                result = local.run_staged(action, manifest, self._environ, self._cancel, incoming, self._guard.run)
             else:
-                result = local.run_here(action, self._environ, self._cancel)
+                result = local.run_here(action, self._environ, self._cancel, self._guard.run)
             report = report_local(result, LOCAL)
             if report.outcome is Outcome.SUCCEEDED:
                 self._install(planned, incoming, report)

@@ -1,5 +1,6 @@
 """`-n`: the plan of a build and what each host would ask for now; nothing runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -40,7 +41,7 @@ def preview(
         farm = Farm([host] if host else hosts if needs_farm else [], settings, environ, stream)
         history = Experiences(environ).history
         try:
-            farm.start()
+            farm.start(math.inf)
             for part in plan.sets:
                 _print(stdout, f"{part.name}:")
                 for planned in part.actions:

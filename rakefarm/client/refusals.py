@@ -3,6 +3,11 @@
 from collections.abc import Collection, Mapping
 from enum import Enum
 
+PASSING_REASONS = frozenset(
+    {"memory", "disk", "draining", "input_lost", "executor", "sandbox", "full", "license_in_use"}
+)
+"""Reasons to decline that may be over in a moment, unlike a tool that isn't there."""
+
 
 class Verdict(Enum):
     """What the refusals so far mean for a task."""

@@ -20,6 +20,7 @@ class Report(Struct):
     host: str = ""
     detail: str = ""
     exit_status: int | None = None
+    ran_s: float = 0.0
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
     bytes_sent: int = 0
@@ -35,6 +36,7 @@ class Report(Struct):
 
     def judge(self, result: Result) -> None:
         """Take over what a server's RESULT says."""
+        self.ran_s = result.elapsed_s
         self.cpu_s, self.peak_memory_bytes = result.cpu_s, result.peak_memory_bytes
         match result.outcome:
             case "exited":
@@ -56,6 +58,7 @@ def report_local(result: LocalResult, host: str) -> Report:
     report = Report(
         Outcome.FAILED,
         host=host,
+        ran_s=completed.elapsed_s,
         cpu_s=completed.cpu_s,
         peak_memory_bytes=completed.peak_memory_bytes,
         stdout=completed.stdout,
@@ -92,6 +95,7 @@ def closing_events(planned: PlannedAction, report: Report, elapsed_s: float) -> 
         detail=report.detail,
         exit_status=report.exit_status,
         elapsed_s=elapsed_s,
+        ran_s=min(max(report.ran_s, 0.0), elapsed_s),  # a server may say anything
         cpu_s=report.cpu_s,
         peak_memory_bytes=report.peak_memory_bytes,
         bytes_sent=report.bytes_sent,

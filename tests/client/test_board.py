@@ -99,7 +99,7 @@ def test_hosts_add_up_and_those_left_out_come_last():
         queued(1),
         placed(0, "lab2:6238"),
         placed(1, "local", price=None),
-        finished(0, "lab2:6238", elapsed_s=2.0, bytes_sent=7, bytes_received=5),
+        finished(0, "lab2:6238", elapsed_s=3.0, ran_s=2.0, bytes_sent=7, bytes_received=5),
     )
     hosts = board.snapshot(0.0, 0).hosts
     assert [(host.host, host.state) for host in hosts] == [

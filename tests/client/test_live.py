@@ -51,7 +51,8 @@ def build(hosts=3, running=4, command="cc -std=c99 -O2 -Iinclude -c src/module/s
             action=number,
             host=names[number % hosts],
             outcome="succeeded",
-            elapsed_s=1.5,
+            elapsed_s=2.0,
+            ran_s=1.5,
             bytes_sent=34_567_890,
             bytes_received=1234,
         )

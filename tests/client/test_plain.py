@@ -118,11 +118,12 @@ def test_the_summary():
             action=1,
             host="lab1:6238",
             outcome="succeeded",
-            elapsed_s=61.0,
+            elapsed_s=70.0,
+            ran_s=61.0,
             bytes_sent=3 << 20,
             bytes_received=2048,
         ),
-        ActionFinished(action=2, host="local", outcome="failed", detail="exit status 1", elapsed_s=0.25),
+        ActionFinished(action=2, host="local", outcome="failed", detail="exit status 1", elapsed_s=0.5, ran_s=0.25),
         BuildFinished(exit_status=1, succeeded=1, failed=1, not_started=1, elapsed_s=75.0),
     )
     assert lines(*events)[2:] == [

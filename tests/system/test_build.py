@@ -179,6 +179,15 @@ def test_siblings_finish_all_failures_are_listed_and_later_sets_wait(project: Pr
     assert project.made() == {"late", "local"}
 
 
+@pytest.mark.parametrize("prefix", ["", "remote-"])
+def test_the_time_that_a_command_waited_is_not_counted_as_its_own(project: Project, farm: Farm, prefix: str) -> None:
+    project.rakefile("a:", *[f"{prefix}sleep 0.4"] * 4)
+    built = project.build("--json", "-j", "4", hosts=[f"{farm[0].address}"])
+    finished = [event for event in built.events() if event["event"] == "action_finished"]
+    assert all(0.4 <= event["ran_s"] < 0.75 for event in finished), finished  # type: ignore[operator]
+    assert all(event["ran_s"] <= event["elapsed_s"] for event in finished)  # type: ignore[operator]
+
+
 def test_keep_going_starts_later_sets(project: Project, farm: Farm) -> None:
     project.rakefile("one:", "remote-exit 3", "two:", "remote-touch later", "three:", "exit 1")
     built = project.build("-k", hosts=farm)

@@ -195,7 +195,7 @@ HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html>no</ht
 def test_a_host_that_is_something_else(
     project: Project, farm: Farm, hasty: list[str], answer: bytes | None, reason: str
 ) -> None:
-    project.rakefile("a:", "remote-touch made")
+    project.rakefile("a:", "remote-sleep 0.8; touch made")  # a build that is over doesn't wait for an answer
     with impostor(answer) as address:
         built = project.build(*hasty, hosts=[address, *farm])
     assert built.status == 0
@@ -231,6 +231,72 @@ def test_a_host_that_is_not_there(project: Project, host: str, reason: str) -> N
     (line,) = about(alone, f"warning: {host}")
     assert reason.encode() in line
     assert about(alone, "not run: set 'a', line 2: touch made: no server can run it")
+
+
+def test_a_silent_host_delays_nothing(project: Project, farm: Farm) -> None:
+    project.rakefile("a:", "touch here", "remote-touch there")
+    with impostor(None) as address:
+        client = project.start(hosts=[address, farm[0]])
+        built = client.end()
+    assert built.status == 0
+    (begun,), (over,) = client.matching("build_started", {}), client.matching("build_finished", {})
+    assert over["time_s"] - begun["time_s"] < 2.0  # type: ignore[operator]
+
+
+@contextlib.contextmanager
+def delaying(server: Server, seconds: float) -> Iterator[str]:
+    """A way to a server that is open only after a while; answers its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    ends: list[socket.socket] = []
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listening.accept()
+                time.sleep(seconds)
+                far = socket.create_connection((server.host, server.port))
+                ends.extend((near, far))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
+        for end in ends:
+            end.close()
+
+
+def test_a_host_that_answers_late_joins(project: Project, farm: Farm) -> None:
+    project.rakefile("a:", *["remote-sleep 0.4"] * 8)
+    with delaying(farm[1], 0.4) as late:
+        client = project.start(hosts=[f"{farm[0].address}/1", late])
+        assert client.end().status == 0
+    assert {event["host"] for event in client.matching("action_placed", {})} == {farm[0].address, late}
+    placed = client.matching("action_placed", {})[0]
+    assert placed["time_s"] < client.matching("host_ready", {"host": late})[0]["time_s"]  # type: ignore[operator]
+
+
+def test_what_only_a_late_host_may_run_waits_for_it(project: Project, farm: Farm, hasty: list[str]) -> None:
+    """Then for its answer, or its silence, before the action is given up."""
+    project.rakefile("a:", "remote-true", "> needs no-such-thing")
+    with impostor(None) as address:
+        built = project.build(*hasty, hosts=[address, farm[0]])
+    assert built.status == 3
+    (line,) = about(built, "not run: ")
+    assert f"{address}: it accepted".encode() in line and f"{farm[0].address}: ".encode() in line
 
 
 def test_an_interrupt_does_not_wait_for_a_silent_host(project: Project) -> None:

@@ -313,6 +313,25 @@ def test_a_client_that_is_killed_in_mid_transfer_leaves_nothing(
     check_still_serves(project, server)
 
 
+def test_a_client_that_is_killed_leaves_no_local_command(project: Project) -> None:
+    marks = [project.scratch / f"mark{index}" for index in range(3)]
+    project.rakefile("a:", "true", "b:", *[f"sleep 600 & touch {mark}; sleep 600" for mark in marks])
+    client = project.start()
+    wait_until(lambda: all(mark.exists() for mark in marks), "all three commands running")
+    client.process.kill()
+    client.process.communicate()
+    wait_until(lambda: not project.processes(), "all commands gone", 2.0)
+
+
+def test_a_build_without_local_actions_has_no_guard(project: Project, farm: Farm) -> None:
+    project.rakefile("a:", "remote-sleep 600")
+    client = project.start(hosts=farm)
+    client.wait_for("action_placed")
+    assert set(project.processes()) == {client.process.pid}
+    client.process.terminate()
+    assert client.end().status == 143
+
+
 def test_an_embedded_farm_ends_with_its_client(project: Project) -> None:
     project.rakefile("a:", "remote-sleep 600")
     client = project.start()

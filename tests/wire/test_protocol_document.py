@@ -6,9 +6,9 @@ import re
 import pytest
 from wire_vocabulary import case_name
 
-from rakefarm.client.broker import PASSING_REASONS
 from rakefarm.client.link import BEAT_S as CLIENT_BEAT_S
 from rakefarm.client.link import MISSED_BEATS
+from rakefarm.client.refusals import PASSING_REASONS
 from rakefarm.market.curve import LONGEST_LIST, Curve
 from rakefarm.server.action import BEAT_S, SUPPLY_S
 from rakefarm.server.staging import MANIFEST_FILES
