@@ -32,7 +32,15 @@ STRAGGLER_S = 1.0
 """How long a pipe is still drained after the command's tree was killed, should something outside hold it."""
 LONGEST_WAIT_S = 86_400.0
 """poll(2) counts milliseconds in 31 bits."""
-_DEFAULTED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
+_DEFAULTED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+)
 
 
 class Exited(Struct, frozen=True):

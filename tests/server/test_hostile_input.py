@@ -608,10 +608,10 @@ def test_any_prediction_of_work_makes_a_price_above_zero(client: Client, work_s:
         {"environment": variables(**{"LC_\0": "c"})},
     ],
 )
-def test_commands_that_no_system_starts_are_declined(client: Client, changes: dict[str, object]) -> None:
+def test_commands_that_no_system_starts_have_failed(client: Client, changes: dict[str, object]) -> None:
     client.send(execute(**changes))  # type: ignore[arg-type]
     answer = client.finish()
-    assert answer.declined is not None and "could not be started" in answer.declined.text, answer
+    assert answer.result is not None and answer.result.outcome == "unfit_command", answer
     assert client.run(b"exit 3").result.status == 3  # type: ignore[union-attr]
 
 

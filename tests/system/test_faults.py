@@ -315,12 +315,12 @@ def test_a_client_that_is_killed_in_mid_transfer_leaves_nothing(
 
 def test_a_client_that_is_killed_leaves_no_local_command(project: Project) -> None:
     marks = [project.scratch / f"mark{index}" for index in range(3)]
-    project.rakefile("a:", "true", "b:", *[f"sleep 600 & touch {mark}; sleep 600" for mark in marks])
+    project.rakefile("a:", "true", "b:", *[f"sleep 600 & sleep 0.3; touch {mark}; sleep 600" for mark in marks])
     client = project.start()
     wait_until(lambda: all(mark.exists() for mark in marks), "all three commands running")
     client.process.kill()
     client.process.communicate()
-    wait_until(lambda: not project.processes(), "all commands gone", 2.0)
+    wait_until(lambda: not project.processes(), "all commands gone", 10.0)
 
 
 def test_a_build_without_local_actions_has_no_guard(project: Project, farm: Farm) -> None:
