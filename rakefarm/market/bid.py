@@ -179,7 +179,7 @@ def _add_surcharges(
     pressure = k.memory_floor / max(load.memory_available - k.memory_floor, 1)
     if pressure > 0.01:
         terms["memory"] = run * k.memory_weight * min(pressure, 100.0)
-    if load.io_wait > 0.0:
+    if load.io_wait > 0.001:  # an average that fades never quite ends
         terms["io_wait"] = run * k.io_wait_weight * load.io_wait
     if load.age_s > STALE_AFTER_S:
         terms["stale"] = run * k.stale_weight * min(load.age_s, 60.0)

@@ -14,6 +14,8 @@ from rakefarm.market.kind import kind_of
 
 SEEN_SHARE = 0.4
 """What the newest time counts in a signature's average: a file that has grown is known again after a few builds."""
+LEAST_S = 1e-6
+"""Nothing takes less: a price must be above zero, also after arithmetic."""
 MOST_SIGNATURES = 20_000
 # From the start of a word only: looked for from every place, a long word without a slash takes its length squared.
 _DIRECTORIES = re.compile(r"(?<![^\s=:,'\"])[^\s=:,'\"]*/")
@@ -62,12 +64,13 @@ class History:
         """
         seen = self._known.get(signature)
         if seen is not None:
-            return Prediction(seen.work_s, seen.memory_bytes, sure=True)
+            return Prediction(max(seen.work_s, LEAST_S), seen.memory_bytes, sure=True)
         like = self._kinds.get(kind)
         if like is None:
             return None
         size = input_bytes / like.input_bytes if like.input_bytes and input_bytes else 1.0
-        return Prediction(like.work_s * min(max(0.25 + 0.75 * size, 0.25), 4.0), 0, sure=False)
+        work_s = like.work_s * min(max(0.25 + 0.75 * size, 0.25), 4.0)
+        return Prediction(max(work_s, LEAST_S), 0, sure=False)
 
     def learn(self, signature: str, kind: str, input_bytes: int, work_s: float, memory_bytes: int) -> None:
         """Take in how it went: reference seconds and peak memory in bytes."""

@@ -21,7 +21,6 @@ class Facilities(Struct, frozen=True):
     disk_free: int = 1 << 62
     tools: frozenset[str] = frozenset()
     licenses: frozenset[str] = frozenset()
-    licenses_in_use: frozenset[str] = frozenset()
     architecture: str = ""
     draining: bool = False
 
@@ -41,8 +40,6 @@ def refuse_need(key: str, value: str, there: Facilities, memory_floor: int) -> R
             if value not in there.tools:
                 return Refusal("tool", f"needs tool={value}, which is not on the server's PATH")
         case "license":
-            if value in there.licenses_in_use:
-                return Refusal("license_in_use", f"needs license={value}, which other actions hold")
             if value not in there.licenses:
                 return Refusal("license", f"needs license={value}, which this server does not have")
         case "arch":
