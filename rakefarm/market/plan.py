@@ -117,7 +117,7 @@ class PlanPolicy:
                 self._pending = deque(pending for pending in self._pending if pending.number != job.number)
             case HostUp(facts):
                 self._hosts[facts.name] = _Host(facts.name, facts.slots)
-                return [self._ask_like(job, (facts.name,)) for job in self._sorts()]
+                return [Ask(job, (facts.name,)) for job in self._sorts()]
             case HostDown(host):
                 self._hosts.pop(host, None)
             case Woken():
@@ -133,15 +133,11 @@ class PlanPolicy:
         # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
         self._hosts = {facts.name: _Host(facts.name, facts.slots) for facts in hosts}
         names = tuple(self._hosts)
-        return [self._ask_like(job, names) for job in self._sorts()] if names else []
+        return [Ask(job, names) for job in self._sorts()] if names else []
 
     def _sorts(self) -> list[Job]:
         """One job of each sort that is pending."""
         return list({job.task: job for job in reversed(self._pending)}.values())
-
-    @staticmethod
-    def _ask_like(job: Job, hosts: tuple[str, ...]) -> Ask:
-        return Ask(job, hosts)
 
     def _note_quote(self, host: _Host, job: Job, price: float, seconds: float, curve: Curve) -> None:
         host.factors[job.task] = price / seconds

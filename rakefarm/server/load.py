@@ -116,11 +116,6 @@ def owner_idle_s() -> float:
     return youngest
 
 
-def usable_cores() -> int:
-    """How many processors this process may run on."""
-    return len(psutil.Process().cpu_affinity()) or 1
-
-
 def tree_usage(pid: int) -> tuple[float, int]:
     """CPU seconds and resident bytes of all that a running executor has started; zeros when it is gone."""
     cpu_s, memory_bytes = 0.0, 0
