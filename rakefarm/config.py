@@ -29,6 +29,27 @@ class Emulation(Struct, frozen=True):
     busy_cores: float = 0.0
 
 
+class Limits(Struct, frozen=True):
+    """What one command may take. Times in seconds, sizes in bytes; 0: no limit, but for what is said otherwise.
+
+    `memory` 0 is three quarters of the machine's; `box_size` 0 is half of the machine's memory for a box in memory.
+    """
+
+    time_s: float = 0.0
+    cpu_s: float = 0.0
+    memory: int = 0
+    processes: int = 4096
+    file_size: int = 0
+    box_size: int = 0
+    box_files: int = 1_000_000
+    inputs: int = 50_000
+    input_size: int = 0
+    outputs: int = 50_000
+    output_size: int = 0
+    stdout_size: int = 64 << 20
+    stderr_size: int = 64 << 20
+
+
 class ServerSettings(Struct, frozen=True):
     """What a server runs with. Sizes in bytes, times in seconds; 0 slots or workers: as many as fit the machine."""
 
@@ -36,7 +57,10 @@ class ServerSettings(Struct, frozen=True):
     port: int = DEFAULT_PORT
     slots: int = 0
     workers: int = 0
-    shared: str = ""
+    shared: tuple[str, ...] = ()
+    isolation: str = "auto"
+    uids: str = "60578-61183"
+    programs: Mapping[str, str] = field(default_factory=dict)
     sandbox_directory: str = ""
     cache_directory: str = ""
     cache_size: int = 10 << 30
@@ -47,6 +71,7 @@ class ServerSettings(Struct, frozen=True):
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     verbose: bool = False
     quiet_hours: str = ""
+    limits: Limits = field(default_factory=Limits)
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
 
@@ -133,6 +158,9 @@ def _convert(current: Any, value: Any, where: str) -> Any:
         return value
     elif isinstance(current, tuple) and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
+    elif where.endswith("programs") and isinstance(value, dict):
+        if all(isinstance(v, str) for v in value.values()):
+            return dict(value)
     elif isinstance(current, Mapping) and isinstance(value, dict):
         if all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < math.inf for v in value.values()):
             return {**current, **{key: float(v) for key, v in value.items()}}

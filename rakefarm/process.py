@@ -74,26 +74,53 @@ class CouldNotStart(Struct, frozen=True):
 Ending = Exited | Signalled | TimedOut | Cancelled | CouldNotStart
 
 
-class Capture:
-    """What a command wrote to one stream: in memory while small, in an unlinked file when not."""
+def spill_to_disk() -> int:
+    """An unlinked temporary file. Raises OSError."""
+    import tempfile
 
-    def __init__(self, spill_directory: bytes | str | None = None) -> None:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+def spill_to_memory() -> int:
+    """A file without a name in memory, for who has no directory of its own. Raises OSError."""
+    return os.memfd_create("output", os.MFD_CLOEXEC)
+
+
+class Capture:
+    """What a command wrote to one stream: in memory while small, in a file without a name when not.
+
+    What comes beyond `most_bytes` (0: no limit) is counted and forgotten.
+    """
+
+    def __init__(self, spill: Callable[[], int] = spill_to_disk, most_bytes: int = 0) -> None:
         self.size = 0
-        self._spill_directory = spill_directory
+        self.cut = 0
+        """Bytes that were forgotten."""
+        self._spill = spill
+        self._most = most_bytes
         self._pieces: list[bytes] = []
         self._file: int | None = None
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError when the spill file can't take it."""
+        if self._most and self.size + len(data) > self._most:
+            kept = max(0, self._most - self.size)
+            self.cut += len(data) - kept
+            data = data[:kept]
+        self._append(data)
+
+    def mark_cut(self, mark: bytes) -> None:
+        """Append beyond the limit, where something was cut, that it was."""
+        self._append(mark)
+
+    def _append(self, data: bytes) -> None:
         self.size += len(data)
         if self._file is None and self.size <= SPILL_BYTES:
             self._pieces.append(data)
             return
         if self._file is None:
-            import tempfile
-
-            with tempfile.TemporaryFile(dir=self._spill_directory, buffering=0) as file:
-                self._file = os.dup(file.fileno())
+            self._file = self._spill()
             data = b"".join([*self._pieces, data])
             self._pieces.clear()
         view = memoryview(data)
@@ -151,7 +178,7 @@ def run(
     directory: bytes | None = None,
     cancel: int | None = None,
     timeout_s: float | None = None,
-    spill_directory: bytes | str | None = None,
+    streams: tuple[Capture, Capture] | None = None,
     end_strays: Callable[[], None] | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> Completed:
@@ -160,10 +187,11 @@ def run(
     A command of plain words is started without the shell (see `words`); `environment` should have PWD then.
 
     `cancel` is a descriptor: when it becomes readable, or its peer closes, the command is killed. `end_strays`
-    is called after the end, to kill what left the group. Raises OSError when pipes or the spill file fail; the
+    is called after the end, to kill what left the group. `streams` are what standard output and standard error are
+    captured in. Raises OSError when pipes or the spill file fail; the
     command is then killed first.
     """
-    stdout, stderr = Capture(spill_directory), Capture(spill_directory)
+    stdout, stderr = streams or (Capture(), Capture())
     started = time.monotonic()
     try:
         pid, out, err = _start(command, environment, directory)
@@ -176,8 +204,8 @@ def run(
         if on_start is not None:
             on_start(pid)
         deadline = None if timeout_s is None else started + timeout_s
-        streams = {out: stdout, err: stderr}
-        killed = _drain_until_exit(pidfd, streams, cancel, deadline)
+        captures = {out: stdout, err: stderr}
+        killed = _drain_until_exit(pidfd, captures, cancel, deadline)
         if killed is not None or end_strays is None:
             kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
@@ -185,7 +213,7 @@ def run(
         elapsed = time.monotonic() - started
         if end_strays is not None:
             end_strays()
-        _drain_rest(streams)
+        _drain_rest(captures)
     except BaseException:
         stdout.close()  # a spill file would fill the disk for as long as we live
         stderr.close()

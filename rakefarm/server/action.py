@@ -1,6 +1,5 @@
 """One EXECUTE from its request to its ACK: stage, wait for a slot, run, deliver, tidy."""
 
-import itertools
 import os
 import select
 import time
@@ -12,6 +11,7 @@ from rakefarm.server.desk import Desk, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
 from rakefarm.server.grants import Grant, Lease
 from rakefarm.server.job import Ended, Job
+from rakefarm.server.limits import TooMuch, Watch, end_of, usage_below
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
 from rakefarm.server.turn import check_client, take_now, wait_for_grant
@@ -74,6 +74,10 @@ class Action:
         self._beat_at = self._received + BEAT_S
         self._phase = "queued"
         self._grant: Grant | None = None
+        self._executor: Executor | None = None
+        self._at_work = False
+        """While the executor runs a command, or can't be trusted to run none."""
+        self._exceeded = ""
 
     def run(self) -> None:
         """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
@@ -83,8 +87,13 @@ class Action:
             if declined is not None:
                 self._transport.send(declined)
                 return
+            # Taken before the inputs are placed, since they go where its command will find them.
             try:
-                directory = self._work.sandbox.make(next(_numbers))
+                self._executor = self._work.executors.take()
+                directory = ActionDirectory(self._executor.home, self._work.executors.confinement.uid)
+            except ExecutorLost as error:
+                self._decline("executor", str(error))
+                return
             except OSError as error:
                 self._decline("disk", f"the server can't make a sandbox: {error.strerror}")
                 return
@@ -92,11 +101,27 @@ class Action:
                 delivered = self._run_in(directory)
             finally:
                 # Before the acknowledgement, which travels with the client's next request and may be long in coming.
-                directory.remove()
+                self._tidy(directory)
         finally:
             self._release()
+            self._let_go()
         if delivered:
             self._talk.expect(Ack)
+
+    def _tidy(self, directory: ActionDirectory) -> None:
+        """Remove the directory; an executor that is left with something of it, or with a command, is ended."""
+        executor, self._executor = self._executor, None
+        assert executor is not None
+        if not self._at_work and directory.remove():
+            self._work.executors.give_back(executor)
+        else:
+            self._work.executors.drop(executor)
+
+    def _let_go(self) -> None:
+        """End an executor in which there could be no directory."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            self._work.executors.drop(executor)
 
     def _run_in(self, directory: ActionDirectory) -> bool:
         """True when the result was delivered, False when we declined."""
@@ -205,16 +230,19 @@ class Action:
             self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
-        executor = self._work.executors.take()
-        try:
-            started = current_tick()
-            executor.start(self._job(directory))
-            self._watch(executor)
-            ended, files = executor.finish()
-        except BaseException:
-            self._work.executors.drop(executor)
-            raise
-        self._work.executors.give_back(executor)
+        executor = self._executor
+        assert executor is not None
+        directory.hand_over()
+        started = current_tick()
+        self._at_work = True
+        executor.start(self._job(executor))
+        self._watch(executor, directory)
+        ended, files = executor.finish()
+        if ended.outcome != "stopped":
+            self._at_work, self._exceeded = bool(self._exceeded), ""  # our word came too late, and waits to be read
+        else:
+            self._at_work = False
+        directory.take_back()
         share = (self._share + desk.share(task)) / 2
         board = self._work.board.scoreboard
         self._work_s = ended.elapsed_s * board.speed * share
@@ -223,8 +251,8 @@ class Action:
         self._release()
         return started, ended, files
 
-    def _job(self, directory: ActionDirectory) -> Job:
-        settings = self._work.settings
+    def _job(self, executor: Executor) -> Job:
+        settings, limits = self._work.settings, self._work.limits
         allowed = {*PASSED_VARIABLES, *(os.fsencode(name) for name in settings.environment)}
         variables = {
             variable.name: variable.value
@@ -232,38 +260,46 @@ class Action:
             if variable.name in allowed or variable.name.startswith(b"LC_")
         }
         variables[b"PATH"] = os.fsencode(settings.path)
-        variables[b"PWD"] = directory.box  # a shell sets it, and compilers record it
-        variables[b"HOME"] = variables[b"TMPDIR"] = directory.tmp
+        variables[b"PWD"] = executor.inside + b"/box"  # a shell sets it, and compilers record it
+        variables[b"HOME"] = variables[b"TMPDIR"] = executor.inside + b"/tmp"
         if settings.shared:
-            variables[b"RAKEFARM_SHARED"] = os.fsencode(settings.shared)
+            variables[b"RAKEFARM_SHARED"] = os.fsencode(":".join(settings.shared))
+        times = [seconds for seconds in (self._request.timeout_s, limits.time_s) if seconds]
         return Job(
             command=self._request.command,
-            directory=directory.box,
-            spill_directory=directory.tmp,
+            directory=executor.inside + b"/box",
             environment=variables,
-            timeout_s=self._request.timeout_s,
+            timeout_s=min(times, default=0.0),
+            stdout_most=limits.stdout_size,
+            stderr_most=limits.stderr_size,
         )
 
-    def _watch(self, executor: Executor) -> None:
-        """Until the executor has an answer: report progress, and stop the command when the client is gone."""
+    def _watch(self, executor: Executor, directory: ActionDirectory) -> None:
+        """Until the executor has an answer: report progress, stop the command when the client is gone, or when it takes
+        too much."""
         poller = select.poll()
         poller.register(executor.socket, select.POLLIN)
         poller.register(self._transport.socket, select.POLLIN | select.POLLRDHUP)
+        box_is_limited = executor.home_descriptor is not None
+        watch = Watch(self._work.limits, executor.pid, (directory.box, directory.tmp), box_is_limited)
         while True:
-            ready = poller.poll(max(0.0, self._beat_at - time.monotonic()) * 1000)
+            until = min(self._beat_at, watch.due) if not self._exceeded else self._beat_at
+            ready = poller.poll(max(0.0, until - time.monotonic()) * 1000)
             if any(descriptor == executor.socket.fileno() for descriptor, _ in ready):
                 return
             check_client(self._transport, ready)
-            if time.monotonic() >= self._beat_at:
+            now = time.monotonic()
+            if now >= self._beat_at:
                 self._report_usage(executor)
+            if now >= watch.due and not self._exceeded:
+                self._exceeded = watch.look()
+                if self._exceeded:
+                    executor.stop()
 
     def _report_usage(self, executor: Executor) -> None:
-        # psutil is heavy, and most commands end before their first beat.
-        from rakefarm.server.load import tree_usage
-
-        cpu_s, memory_bytes = tree_usage(executor.pid)
+        usage = usage_below(executor.pid)
         elapsed = time.monotonic() - self._received
-        self._transport.send(Progress("running", elapsed, cpu_s, memory_bytes))
+        self._transport.send(Progress("running", elapsed, usage.cpu_s, usage.memory_bytes))
         self._beat_at = time.monotonic() + BEAT_S
 
     # --- the answer -----------------------------------------------------------------------------------
@@ -274,12 +310,17 @@ class Action:
         outcome, status, detail = ended.outcome, ended.status, ended.detail
         if outcome == "unfit_command":
             detail = f"the command could not be started: {detail}"
+        exceeded = self._exceeded or end_of(ended, self._work.limits, self._request.timeout_s)
+        if exceeded:
+            outcome, status, detail = "over_limit", 0, exceeded
         made: list[Made] = []
         if outcome == "exited" and status == 0:
             try:
                 made = self._collect(directory, staging, started)
             except UnfitOutput as unfit:
                 outcome, detail = "unfit_output", str(unfit)
+            except TooMuch as much:
+                outcome, detail = "over_limit", str(much)
             except MissingOutput as missing:
                 outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
         gather = self._transport.gather
@@ -332,6 +373,3 @@ def _read_pieces(descriptor: int) -> Iterator[bytes]:
     while data := os.pread(descriptor, READ_BYTES, position):
         yield data
         position += len(data)
-
-
-_numbers = itertools.count(1)  # its next() is one step, so threads need no lock

@@ -150,7 +150,8 @@ class Conversation:
                 software=__version__,
                 slots=work.settings.slots,
                 cores=work.board.scoreboard.load().cores,
-                isolation=work.isolation,
+                isolation=work.executors.confinement.level,
+                missing=work.executors.confinement.missing(),
             )
         )
         logger.debug("%s: connected: %r, rakefarm %r", self.peer, hello.client, hello.software)

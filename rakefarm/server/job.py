@@ -19,20 +19,24 @@ INLINE_BYTES = 256 << 10
 """Output up to this size travels inside the answer; more is handed over as an open file."""
 LONGEST_ENDED_BYTES = 2 * INLINE_BYTES + (64 << 10)
 LONGEST_JOB_BYTES = 64 << 20
+READY, STOP = b"ready ", b"s"
 
 
 class Job(Struct, frozen=True, array_like=True):
-    """What an executor runs: the command, where, with which variables, and for how long (seconds, 0: no limit)."""
+    """What an executor runs: the command, where, with which variables, for how long (seconds), and how much of its
+    output is kept (bytes); 0: no limit."""
 
     command: bytes
     directory: bytes
-    spill_directory: bytes
     environment: dict[bytes, bytes]
     timeout_s: float
+    stdout_most: int = 0
+    stderr_most: int = 0
 
 
 class Ended(Struct, frozen=True, array_like=True):
-    """How it went. `outcome` is exited, signalled, timed_out, cancelled, could_not_start (our fault) or unfit_command.
+    """How it went. `outcome` is exited, signalled, timed_out, stopped (on our word), could_not_start (our fault) or
+    unfit_command.
 
     `stdout` and `stderr` are complete when as long as their sizes say, else the rest is in the file handed over.
     """
@@ -92,6 +96,40 @@ def receive_ended(sock: socket.socket) -> tuple[Ended, list[int]] | None:
     except msgspec.MsgspecError as error:
         _close(record[1])
         raise RecordError(str(error)) from error
+
+
+def send_ready(sock: socket.socket, directory: bytes, home: int | None) -> None:
+    """In an executor: confined, and ready. `directory` is where it finds its own; `home` is that, if it is a file
+    system that nobody else sees. Raises OSError."""
+    socket.send_fds(sock, [READY + directory], [] if home is None else [home])
+
+
+def send_unready(sock: socket.socket, problem: str) -> None:
+    """In an executor: it could not be confined, and will run nothing."""
+    sock.send(problem.encode("utf-8", "replace")[:RECORD_BYTES])
+
+
+def receive_ready(sock: socket.socket) -> tuple[bytes, int | None]:
+    """In a worker: the executor's directory as it sees it, and a descriptor of it if it is a file system of its own.
+
+    Raises OSError, or RecordError with the executor's reason.
+    """
+    data, handed, _, _ = socket.recv_fds(sock, RECORD_BYTES, 1)
+    for descriptor in handed:
+        os.set_inheritable(descriptor, False)
+    if not data.startswith(READY):
+        raise RecordError(data.decode("utf-8", "replace") or "it ended at once")
+    return data[len(READY) :], handed[0] if handed else None
+
+
+def send_stop(sock: socket.socket) -> None:
+    """In a worker: end the command that runs now; its answer comes as ever. Raises OSError."""
+    sock.send(STOP)
+
+
+def take_stop(sock: socket.socket) -> bool:
+    """In an executor, whose command was ended: whether that was the worker's word, rather than its end."""
+    return sock.recv(len(STOP)) == STOP
 
 
 def _send(sock: socket.socket, data: bytes, files: list[int]) -> None:

@@ -18,12 +18,16 @@ from msgspec import structs
 
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
+from rakefarm.levels import rank
 from rakefarm.logs import logger
 from rakefarm.market.speed import FASTEST, SLOWEST
-from rakefarm.server.executor import probe_isolation
 from rakefarm.server.grants import Grants, parse_licenses
+from rakefarm.server.isolation import kernel
+from rakefarm.server.isolation.confinement import Confinement
+from rakefarm.server.isolation.identity import Identities, NoIdentity, claims_file, parse_range
+from rakefarm.server.isolation.probe import LevelFails, choose_confinement
 from rakefarm.server.pool import Pool, WorkersCannotStart
-from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
+from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root, in_memory
 from rakefarm.server.scoreboard import Scoreboard
 
 BACKLOG = 1024
@@ -78,16 +82,54 @@ class Listener:
         self._grants = Grants(self._directory.path, settings.slots, parse_licenses(settings.licenses))
         speed = settings.emulate.speed or load_speed(settings.cache_directory)
         self._scoreboard = Scoreboard(2 * settings.workers, settings.slots, speed)  # the pool says why twice
-        self._isolation = probe_isolation()
+        self._confinement, self._identities = self._choose_confinement()
         self._signals, self._wakeup = socket.socketpair()
         self._signals.setblocking(False)
         self._wakeup.setblocking(False)
         self._pool = Pool(
-            settings, self._grants, self._scoreboard, self._directory, self._isolation, self._close_in_worker
+            settings, self._grants, self._scoreboard, self._directory, self._confine, self._close_in_worker
         )
         self._accept_again = 0.0
 
+    def _choose_confinement(self) -> tuple[Confinement, Identities | None]:
+        """How commands are confined, as far as that is the same for all workers, and as whom they run. Raises StartError."""
+        settings = self._settings
+        identities = None
+        try:
+            if os.geteuid() == 0:
+                uids = parse_range(settings.uids)
+                claims = claims_file(os.path.dirname(self._directory.path))
+                identities = Identities(claims, uids, 2 * settings.workers)
+            box_bytes = settings.limits.box_size if in_memory(self._directory.path) else 0
+            base = Confinement(
+                uid=identities.uids[0] if identities else 0,
+                visible=(*settings.shared, *[path for path in settings.path.split(":") if path]),
+                box_bytes=box_bytes,
+                limits=settings.limits,
+            )
+            confinement = choose_confinement(settings.isolation, base, self._directory.path)
+        except NoIdentity as error:
+            self._directory.remove()
+            raise StartError(str(error)) from error
+        except LevelFails as failure:
+            self._directory.remove()
+            raise StartError(
+                f"--isolation {settings.isolation} does not hold here: {failure}; --isolation auto takes the highest"
+                " level that does"
+            ) from failure
+        if confinement.rank >= rank("process"):
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # for us and our workers: our memory is no command's business
+        return confinement, identities
+
+    def _confine(self, number: int) -> Confinement:
+        """The confinement of a worker's commands: as root, each worker's are another user's, but at the level none."""
+        if self._identities is None or self._confinement.level == "none":
+            return self._confinement
+        return structs.replace(self._confinement, uid=self._identities.uids[number])
+
     def _close_in_worker(self) -> None:
+        if self._identities is not None:
+            self._identities.close()
         signal.set_wakeup_fd(-1)
         for sock in (self._socket, self._signals, self._wakeup):
             sock.close()
@@ -110,6 +152,8 @@ class Listener:
         finally:
             self._socket.close()
             self._pool.end()
+            if self._identities is not None:
+                self._identities.close()
             if not self._settings.emulate.cores:
                 save_speed(self._settings.cache_directory, self._scoreboard.speed)
             self._directory.remove()
@@ -185,7 +229,8 @@ class Listener:
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         emulated = f" emulated-cores={self._settings.emulate.cores}" if self._settings.emulate.cores else ""
         print(
-            f"listening on {where} slots={self._settings.slots} isolation={self._isolation} authentication=none"
+            f"listening on {where} slots={self._settings.slots} isolation={self._confinement.level}"
+            f" missing={','.join(self._confinement.missing()) or 'nothing'} authentication=none"
             f" speed={self._scoreboard.speed:.2f}{emulated}",
             flush=True,
         )

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from rakefarm import __version__
-from rakefarm.config import ConfigError, ServerSettings, load_settings
+from rakefarm.config import ConfigError, Limits, ServerSettings, load_settings
+from rakefarm.levels import LEVELS
 from rakefarm.market.needs import parse_size
 from rakefarm.server.grants import parse_licenses
 from rakefarm.server.hours import parse_hours
+from rakefarm.server.isolation.identity import parse_range
 
 SPARE_WORKERS = 2
 """Workers beyond the slots, so that a quote is answered while every slot compiles."""
@@ -28,7 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help="read this file instead of the user's and the system's server.toml"
     )
     parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
-    parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
+    parser.add_argument(
+        "--shared", metavar="DIR", action="append", help="directory that commands may read; may be repeated"
+    )
+    parser.add_argument(
+        "--isolation",
+        metavar="LEVEL",
+        help="what confines commands: auto (default: the highest that holds here), " + ", ".join(LEVELS),
+    )
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
 
@@ -59,9 +68,9 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         if changes["cache_size"] is None:
             raise ConfigError(f"--cache-size {size}: not a size; write bytes, or 512M, 10G")
     if options.shared is not None:
-        if not os.path.isdir(options.shared):
-            raise ConfigError(f"--shared {options.shared}: not a directory")
-        changes["shared"] = os.path.abspath(options.shared)
+        changes["shared"] = tuple(options.shared)
+    if (isolation := options.isolation or environ.get("RAKEFARM_ISOLATION")) is not None:
+        changes["isolation"] = isolation
     if options.verbose:
         changes["verbose"] = True
     settings = structs.replace(settings, **changes)
@@ -83,7 +92,31 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
         parse_hours(settings.quiet_hours)
     except ValueError as error:
         raise ConfigError(f"quiet_hours: {settings.quiet_hours!r} is not like 22:00-06:30") from error
-    return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache)
+    if settings.isolation not in ("auto", *LEVELS):
+        raise ConfigError(f"isolation {settings.isolation!r}: choose one of auto, {', '.join(LEVELS)}")
+    try:
+        parse_range(settings.uids)
+    except ValueError as error:
+        raise ConfigError(f"uids: {settings.uids!r} is not like 60578-61183") from error
+    for path in settings.shared:
+        if not os.path.isdir(path):
+            raise ConfigError(f"shared: {path} is not a directory")
+    for name, path in settings.programs.items():
+        if not os.path.isabs(path) or "/" in name or not name:
+            raise ConfigError(f'programs: {name} = {path!r}: write NAME = "/absolute/path"')
+    return structs.replace(
+        settings,
+        slots=slots,
+        workers=workers,
+        cache_directory=cache,
+        shared=tuple([os.path.abspath(path) for path in settings.shared]),
+        limits=_fill_in_limits(settings.limits),
+    )
+
+
+def _fill_in_limits(limits: Limits) -> Limits:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return structs.replace(limits, memory=limits.memory or memory * 3 // 4, box_size=limits.box_size or memory // 2)
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:

@@ -19,6 +19,7 @@ from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import handoff
 from rakefarm.server.grants import Grants
+from rakefarm.server.isolation.confinement import Confinement
 from rakefarm.server.sandbox import ServerDirectory, remove_tree
 from rakefarm.server.scoreboard import Scoreboard
 from rakefarm.server.worker import BOOT_FAILED, exit_child, run_worker
@@ -59,14 +60,14 @@ class Pool:
         grants: Grants,
         scoreboard: Scoreboard,
         directory: ServerDirectory,
-        isolation: str,
+        confine: Callable[[int], Confinement],
         close_in_worker: Callable[[], None],
     ) -> None:
         self.settings = settings
         self._grants = grants
         self._scoreboard = scoreboard
         self._directory = directory
-        self._isolation = isolation
+        self._confine = confine
         self._close_in_worker = close_in_worker
         self._members: dict[int, _Member] = {}
         self._vacancies: list[_Vacancy] = []
@@ -112,7 +113,7 @@ class Pool:
                     self._grants,
                     self._scoreboard,
                     self._directory.worker_directory(number),
-                    self._isolation,
+                    self._confine(number),
                 )
             except BaseException:
                 logger.exception("worker %d met a fault of its own", number)

@@ -18,6 +18,7 @@ from rakefarm.server.conversation import Conversation
 from rakefarm.server.desk import Desk
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import Grants
+from rakefarm.server.isolation.confinement import Confinement
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
 from rakefarm.server.store import Store
@@ -39,7 +40,7 @@ def run_worker(
     grants: Grants,
     scoreboard: Scoreboard,
     directory: str,
-    isolation: str,
+    confinement: Confinement,
 ) -> int:
     """In the worker, for all its life; answers its exit status."""
     # The listener decides: a terminal's Ctrl-C reaches all of us, and so does the SIGTERM of who ends a process group.
@@ -47,9 +48,9 @@ def run_worker(
         signal.signal(ignored, signal.SIG_IGN)
     _give_memory_back()
     try:
-        executors = Executors([channel])
+        executors = Executors([channel], confinement, directory, settings.slots)
         _raise_open_files()  # only now: commands get the limit that the server was started with
-        sandbox = WorkerSandbox(directory)
+        sandbox = WorkerSandbox(directory, confinement.uid)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
         worker_grants = grants.open()
     except OSError as error:
@@ -58,7 +59,7 @@ def run_worker(
         return BOOT_FAILED
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
-    work = Workplace(settings, worker_grants, board, store, sandbox, executors, isolation, name)
+    work = Workplace(settings, worker_grants, board, store, sandbox, executors, name)
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work)
     try:

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from rakefarm.config import ServerSettings
+from rakefarm.config import Limits, ServerSettings
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
 from rakefarm.server.sandbox import WorkerSandbox
@@ -19,5 +19,9 @@ class Workplace(Struct, frozen=True):
     store: Store
     sandbox: WorkerSandbox
     executors: Executors
-    isolation: str
     name: str
+
+    @property
+    def limits(self) -> Limits:
+        """What one command may take."""
+        return self.settings.limits
