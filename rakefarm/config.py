@@ -39,13 +39,13 @@ class Limits(Struct, frozen=True):
     cpu_s: float = 0.0
     memory: int = 0
     processes: int = 4096
-    file_size: int = 0
+    file_size: int = 16 << 30
     box_size: int = 0
     box_files: int = 1_000_000
     inputs: int = 50_000
     input_size: int = 0
     outputs: int = 50_000
-    output_size: int = 0
+    output_size: int = 16 << 30
     stdout_size: int = 64 << 20
     stderr_size: int = 64 << 20
 

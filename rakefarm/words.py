@@ -22,14 +22,20 @@ _SHELL_WORDS = frozenset(
 """Words that dash, bash or another `/bin/sh` takes for itself. `true` and `false` do the same as programs."""
 
 
-def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[bytes, list[bytes]] | None:
-    """The program's path and the words of a command that needs no shell, or None."""
+def plain_words(command: bytes) -> list[bytes] | None:
+    """The words of a command that means to a shell just these words, or None."""
     if not _PLAIN.fullmatch(command):
         return None
     words = command.split()
-    name = words[0]
-    if b"=" in name or name in _SHELL_WORDS or len(name) > NAME_BYTES:
+    return None if b"=" in words[0] or words[0] in _SHELL_WORDS or len(words[0]) > NAME_BYTES else words
+
+
+def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[bytes, list[bytes]] | None:
+    """The program's path and the words of a command that needs no shell, or None."""
+    words = plain_words(command)
+    if words is None:
         return None
+    name = words[0]
     if b"/" in name:
         return name, words
     path = _find(name, environment.get(b"PATH", b""))

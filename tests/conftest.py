@@ -1,6 +1,9 @@
 """Fixtures of every test that needs a real server; what they are made of is in `server_vocabulary`."""
 
 import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +12,16 @@ from server_vocabulary import Client, Gate, Server, open_server
 
 StartServer = Callable[..., Server]
 Connect = Callable[[Server], Client]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Where root runs the tests, commands have another uid, and must be able to pass through the directories of tests:
+    these then stand in a place of their own, which another test run does not lock again."""
+    if os.geteuid() == 0 and not config.option.basetemp and not hasattr(config, "workerinput"):
+        base = tempfile.mkdtemp(prefix="rakefarm-tests-")
+        config.option.basetemp = base
+        config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
 
 
 @pytest.fixture

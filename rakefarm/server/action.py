@@ -3,20 +3,22 @@
 import os
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from rakefarm.logs import logger
+from rakefarm.server.delivery import conclude, keep_outputs, write_answer
 from rakefarm.server.desk import Desk, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
 from rakefarm.server.grants import Grant, Lease
 from rakefarm.server.job import Ended, Job
-from rakefarm.server.limits import TooMuch, Watch, end_of, usage_below
+from rakefarm.server.limits import Watch, check_outputs, end_of, refuse_inputs, usage_below
+from rakefarm.server.programs import choose_program
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
 from rakefarm.server.turn import check_client, take_now, wait_for_grant
 from rakefarm.server.workplace import Workplace
-from rakefarm.snapshot import Made, MissingOutput, UnfitOutput, current_tick, find_declared, find_new
+from rakefarm.snapshot import Made, current_tick, find_declared, find_new
 from rakefarm.transport import Transport
 from rakefarm.wire.errors import Malformed
 from rakefarm.wire.messages import (
@@ -27,21 +29,16 @@ from rakefarm.wire.messages import (
     File,
     Message,
     NeedFiles,
-    Output,
     Progress,
     Result,
-    Stderr,
-    Stdout,
     Supplied,
 )
-from rakefarm.wire.paths import show
 
 BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
 SUPPLY_S = 60.0
 """A client that sends nothing for this long while it is its turn to send files is gone."""
 PASSED_VARIABLES = (b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH")
-READ_BYTES = 256 << 10
 
 
 class Talk(Protocol):
@@ -78,12 +75,13 @@ class Action:
         self._at_work = False
         """While the executor runs a command, or can't be trusted to run none."""
         self._exceeded = ""
+        self._command = request.command
 
     def run(self) -> None:
         """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
         check_manifest(self._request.manifest, self._request.produces)
         try:
-            declined = self._commit()
+            declined = self._refuse() or self._commit()
             if declined is not None:
                 self._transport.send(declined)
                 return
@@ -177,6 +175,20 @@ class Action:
             self._begin(grant, leased=False)
         return None
 
+    def _refuse(self) -> Decline | None:
+        """Why this server never takes this action, whatever is free, or None."""
+        text = refuse_inputs(self._request.manifest, self._work.limits)
+        if text:
+            return Decline("inputs", text)
+        programs = self._work.settings.programs
+        if programs:
+            command = choose_program(self._request.command, programs)
+            if command is None:
+                listed = ", ".join(sorted(programs))
+                return Decline("program", f"this server only runs, without a shell: {listed}")
+            self._command = command
+        return None
+
     def _full(self, licenses: Sequence[str]) -> Decline:
         """It can't start now; the curve tells when it could."""
         curves = (self._talk.desk.curve(self._request.task),)
@@ -266,7 +278,7 @@ class Action:
             variables[b"RAKEFARM_SHARED"] = os.fsencode(":".join(settings.shared))
         times = [seconds for seconds in (self._request.timeout_s, limits.time_s) if seconds]
         return Job(
-            command=self._request.command,
+            command=self._command,
             directory=executor.inside + b"/box",
             environment=variables,
             timeout_s=min(times, default=0.0),
@@ -307,69 +319,35 @@ class Action:
     def _deliver(
         self, directory: ActionDirectory, staging: Staging, started: int, ended: Ended, files: list[int]
     ) -> None:
-        outcome, status, detail = ended.outcome, ended.status, ended.detail
-        if outcome == "unfit_command":
-            detail = f"the command could not be started: {detail}"
         exceeded = self._exceeded or end_of(ended, self._work.limits, self._request.timeout_s)
-        if exceeded:
-            outcome, status, detail = "over_limit", 0, exceeded
-        made: list[Made] = []
-        if outcome == "exited" and status == 0:
-            try:
-                made = self._collect(directory, staging, started)
-            except UnfitOutput as unfit:
-                outcome, detail = "unfit_output", str(unfit)
-            except TooMuch as much:
-                outcome, detail = "over_limit", str(much)
-            except MissingOutput as missing:
-                outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
-        gather = self._transport.gather
-        gather(
-            Result(
-                outcome=outcome,
-                status=status,
-                elapsed_s=ended.elapsed_s,
-                queued_s=self._queued_s,
-                cpu_s=ended.cpu_s,
-                peak_memory_bytes=ended.peak_memory_bytes,
-                work_s=self._work_s,
-                detail=detail,
-            )
+        end = conclude(ended, exceeded, lambda: self._collect(directory, staging, started))
+        result = Result(
+            outcome=end.outcome,
+            status=end.status,
+            elapsed_s=ended.elapsed_s,
+            queued_s=self._queued_s,
+            cpu_s=ended.cpu_s,
+            peak_memory_bytes=ended.peak_memory_bytes,
+            work_s=self._work_s,
+            detail=end.detail,
         )
-        handed = iter(files)
-        for message, size, data in (
-            (Stdout(), ended.stdout_bytes, ended.stdout),
-            (Stderr(), ended.stderr_bytes, ended.stderr),
-        ):
-            if size:
-                pieces = iter([data]) if len(data) == size else _read_pieces(next(handed))
-                self._transport.gather_pieces(message, size, pieces)
-        for file in made:
+        for file in end.made:
             directory.expect(file.path)
-            self._send_output(file)
+        write_answer(self._transport, result, ended, files, end.made)
         draining = self._work.board.scoreboard.draining  # nobody should plan with us any more
         self._transport.send(Delivered(() if draining else (self._talk.desk.curve(self._request.task),)))
         logger.debug(
-            "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, outcome, status, ended.elapsed_s
+            "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, end.outcome, end.status, ended.elapsed_s
         )
-        for file in made:
-            self._work.store.add(file.sha256, file.source, file.size)
+        keep_outputs(self._work.store, end.made)
 
     def _collect(self, directory: ActionDirectory, staging: Staging, started: int) -> list[Made]:
+        limits, uid = self._work.limits, self._work.executors.confinement.uid
+        owner = uid or os.geteuid()
+
+        def admit(files: int, size: int) -> None:
+            check_outputs(files, size, limits)
+
         if self._request.declared:
-            return find_declared(directory.box, self._request.produces, self._beat)
-        return find_new(directory.box, staging.staged, staging.aliases, started, self._beat)
-
-    def _send_output(self, file: Made) -> None:
-        descriptor = os.open(file.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            self._transport.gather_file(Output(file.path, file.mode, file.sha256), descriptor, file.size)
-        finally:
-            os.close(descriptor)
-
-
-def _read_pieces(descriptor: int) -> Iterator[bytes]:
-    position = 0
-    while data := os.pread(descriptor, READ_BYTES, position):
-        yield data
-        position += len(data)
+            return find_declared(directory.box, self._request.produces, self._beat, admit, owner)
+        return find_new(directory.box, staging.staged, staging.aliases, started, self._beat, admit, owner)

@@ -92,7 +92,7 @@ class Listener:
         self._accept_again = 0.0
 
     def _choose_confinement(self) -> tuple[Confinement, Identities | None]:
-        """How commands are confined, as far as that is the same for all workers, and as whom they run. Raises StartError."""
+        """How commands are confined, as far as all workers have it in common, and as whom. Raises StartError."""
         settings = self._settings
         identities = None
         try:

@@ -13,6 +13,7 @@ from rakefarm.market.needs import parse_size
 from rakefarm.server.grants import parse_licenses
 from rakefarm.server.hours import parse_hours
 from rakefarm.server.isolation.identity import parse_range
+from rakefarm.server.programs import check_program
 
 SPARE_WORKERS = 2
 """Workers beyond the slots, so that a quote is answered while every slot compiles."""
@@ -102,8 +103,8 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
         if not os.path.isdir(path):
             raise ConfigError(f"shared: {path} is not a directory")
     for name, path in settings.programs.items():
-        if not os.path.isabs(path) or "/" in name or not name:
-            raise ConfigError(f'programs: {name} = {path!r}: write NAME = "/absolute/path"')
+        if not check_program(name, path):
+            raise ConfigError(f'programs: {name} = {path!r}: write NAME = "/absolute/path", without blanks')
     return structs.replace(
         settings,
         slots=slots,

@@ -5,8 +5,8 @@
 
 What stays is a pair of connected Unix sockets, which lead nowhere; but no pair of datagram sockets, which may send
 elsewhere. It denies by name and allows the rest, since a compiler may use anything. The filter is classic BPF, put
-together here; see seccomp(2), and linux/filter.h for the instructions. A call of a foreign architecture (32-bit code, x32) is
-refused whole, because its numbers mean something else: 32-bit programs don't run in here.
+together here; see seccomp(2), and linux/filter.h for the instructions. A call of a foreign architecture (32-bit code,
+x32) is refused whole, because its numbers mean something else: 32-bit programs don't run in here.
 """
 
 import ctypes
