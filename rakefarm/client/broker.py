@@ -13,13 +13,14 @@ import random
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
+from rakefarm.client.market_record import MarketRecord
 from rakefarm.client.policy_guard import PolicyGuard
 from rakefarm.client.quotes import absurdity
 from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
@@ -45,6 +46,7 @@ class Assignment(Struct, frozen=True):
     price: float
     seconds: float
     start_now: bool
+    terms: Mapping[str, float]
     link: Link | None = None
     lease: int = 0
 
@@ -87,6 +89,7 @@ class Broker:
         self._questions: dict[int, _Question] = {}
         self._leases: dict[str, tuple[_Question, Offer]] = {}
         self._refusals = Refusals()
+        self._record = MarketRecord(stream.emit)
         self._asked_again: dict[object, float] = {}
         self._down: set[str] = set()
         self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
@@ -219,6 +222,7 @@ class Broker:
             self._check_hopeless()
             return
         self._refusals.forget(job.market.task, member.name)
+        self._record.offer(member.name, job.market.task, answer, time.monotonic())
         if question.waits and answer.lease:
             self._leases[member.name] = (question, answer)
             self._do(self._policy.handle(market.SlotFree(member.name, answer.curve, job.market)))
@@ -252,12 +256,15 @@ class Broker:
         """A runner has ended a job, one way or the other."""
         with self._lock:
             self._end(job)
+            if curve is not None:
+                self._record.curve(host, curve, time.monotonic())
             self._do(self._policy.handle(market.Finished(job.market, host, seconds, curve)))
 
     def refused(self, job: RemoteJob, host: str, curve: Curve, lacking: bool) -> None:
         """The host was full; or, when `lacking`, others hold what the job needs."""
         with self._lock:
             self._flying.discard(job.number)
+            self._record.curve(host, curve, time.monotonic())
             self._do(self._policy.handle(market.Refused(job.market, host, curve, lacking)))
 
     def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
@@ -327,8 +334,8 @@ class Broker:
         if held is not None and held[0].job.task.needs == self._jobs[job.number].task.needs:
             del self._leases[host]
             link, lease = held[0].link, held[1].lease
-        member = self._members[host]
-        self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, link, lease))
+        member, terms = self._members[host], self._record.terms(host, job.task, price)
+        self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, terms, link, lease))
 
     def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
         while (link := self._farm.checkout(member)) is not None:

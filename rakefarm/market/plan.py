@@ -171,7 +171,7 @@ class PlanPolicy:
             host.curve, host.read_at, host.taken = curve, self._view.now(), max(0, host.ours - curve.running)
 
     def _has_room(self, host: _Host) -> bool:
-        """Whether a slot is free there beyond what we have taken since, and what we wait for: the host gives the slot to
+        """Whether a slot is free there beyond what we have taken since, and what we wait for: the host gives that to
         our own place in its queue, and would refuse an award that comes after it."""
         return host.curve is not None and host.curve.free_slots > host.taken + host.waiting.total()
 
