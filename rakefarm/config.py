@@ -47,6 +47,7 @@ class ServerSettings(Struct, frozen=True):
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     verbose: bool = False
     quiet_hours: str = ""
+    bid: str = "finish"
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
 

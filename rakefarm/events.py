@@ -74,7 +74,8 @@ class HostLeftOut(Event, frozen=True, kw_only=True):
 
 class HostLoad(Event, frozen=True, kw_only=True):
     """How a host said that it stands: cores, those that others and that all keep busy, commands of the farm that run
-    and that wait, its learned speed, the load average of a minute, memory left (bytes), and how old this is (seconds)."""
+    and that wait, its learned speed, the load average of a minute, memory left (bytes), and how many seconds ago that
+    was."""
 
     name: ClassVar[str] = "host_load"
     host: str

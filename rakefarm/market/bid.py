@@ -19,7 +19,7 @@ of a price is a named term and the terms add up, so that a person can see what m
 Bytes to send are the client's to add: only it knows what it still has to send and how fast the wire is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field
 
@@ -115,6 +115,23 @@ class Bid(Struct, frozen=True):
     curve: Curve
 
 
+class Situation(Struct, frozen=True):
+    """All that a price may rest on: the job, what this host is doing and has promised, the coefficients, its standing;
+    and what follows from these for the job: seconds that it would run here, and seconds until its slot is free."""
+
+    job: Job
+    load: Load
+    promised: Commitments
+    k: Coefficients
+    standing: Standing
+    run_s: float
+    wait_s: float
+
+
+TermsOf = Callable[[Situation], Mapping[str, float]]
+"""The parts of a price by name; the price is their sum."""
+
+
 def work_of(job: Job, k: Coefficients) -> float:
     """Reference seconds of the job: the client's prediction, else the default of its kind."""
     if job.work_s > 0.0:
@@ -149,8 +166,11 @@ def bid(
     facilities: Facilities,
     k: Coefficients,
     standing: Standing | None = None,
+    terms_of: TermsOf | None = None,
 ) -> Bid | Refusal:
-    """The price of `job` here and now, or why there is none. Finite, above zero, not lower under more load."""
+    """The price of `job` here and now, or why there is none. Finite, above zero, not lower under more load. The terms
+    of the price may be another's (see `bids`); the seconds, the curve and what is refused never are."""
+    terms_of = terms_of or finish_terms
     refusal = refuse(job, load, facilities, k)
     if refusal is not None:
         return refusal
@@ -158,11 +178,7 @@ def bid(
     own = commitments.total
     run = work_of(job, k) / rate(standing.speed, load.cores, load.busy, own + cores_wanted(job.needs))
     wait = _wait(commitments, own, run)
-    base = k.base.get(job.kind, k.base["other"])
-    terms = {"run": run * base}
-    if wait:
-        terms["wait"] = wait * base
-    _add_surcharges(terms, run, job, load, k, standing)
+    terms = terms_of(Situation(job, load, commitments, k, standing, run, wait))
     return Bid(
         price=sum(terms.values()), seconds=wait + run, terms=terms, curve=curve_of(load, commitments, standing, run)
     )
@@ -178,9 +194,18 @@ def _wait(commitments: Commitments, own: int, run: float) -> float:
     return max(ends[min(ahead, len(ends) - 1)], OVERDUE_S) + run * (ahead // commitments.slots)
 
 
-def _add_surcharges(
-    terms: dict[str, float], run: float, job: Job, load: Load, k: Coefficients, standing: Standing
-) -> None:
+def finish_terms(now: Situation) -> dict[str, float]:
+    """The price by default: the time until it would be finished here, times the base of its kind, and surcharges."""
+    base = now.k.base.get(now.job.kind, now.k.base["other"])
+    terms = {"run": now.run_s * base}
+    if now.wait_s:
+        terms["wait"] = now.wait_s * base
+    _add_surcharges(terms, now)
+    return terms
+
+
+def _add_surcharges(terms: dict[str, float], now: Situation) -> None:
+    run, load, k, standing = now.run_s, now.load, now.k, now.standing
     pressure = k.memory_floor / max(load.memory_available - k.memory_floor, 1)
     if pressure > 0.01:
         terms["memory"] = run * k.memory_weight * min(pressure, 100.0)
@@ -188,7 +213,7 @@ def _add_surcharges(
         terms["io_wait"] = run * k.io_wait_weight * load.io_wait
     if load.age_s > STALE_AFTER_S:
         terms["stale"] = run * k.stale_weight * min(load.age_s, 60.0)
-    if k.license_weight and any(key == "license" for key, _ in job.needs):
+    if k.license_weight and any(key == "license" for key, _ in now.job.needs):
         terms["license"] = run * k.license_weight
     if load.owner_idle_s < k.owner_idle_s and k.owner_weight:
         terms["owner"] = run * k.owner_weight

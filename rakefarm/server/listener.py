@@ -19,6 +19,7 @@ from msgspec import structs
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.logs import logger
+from rakefarm.market.bids import DEFAULT
 from rakefarm.market.speed import FASTEST, SLOWEST
 from rakefarm.server.executor import probe_isolation
 from rakefarm.server.grants import Grants, parse_licenses
@@ -184,9 +185,10 @@ class Listener:
         address, port, *_ = self._socket.getsockname()
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         emulated = f" emulated-cores={self._settings.emulate.cores}" if self._settings.emulate.cores else ""
+        bid = f" bid={self._settings.bid}" if self._settings.bid != DEFAULT else ""
         print(
             f"listening on {where} slots={self._settings.slots} isolation={self._isolation} authentication=none"
-            f" speed={self._scoreboard.speed:.2f}{emulated}",
+            f" speed={self._scoreboard.speed:.2f}{emulated}{bid}",
             flush=True,
         )
 
@@ -210,6 +212,7 @@ class Listener:
             logger.error("the configuration stays as it was: %s", error)
             return
         logger.info("configuration read again; workers are replaced as they fall idle")
+        self._scoreboard.restore_bid()
         self._pool.retire_all(settings)
 
 

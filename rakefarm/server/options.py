@@ -9,6 +9,7 @@ from msgspec import structs
 from rakefarm import __version__
 from rakefarm.config import ConfigError, ServerSettings, load_settings
 from rakefarm.market.needs import parse_size
+from rakefarm.server.bid_guard import find_bid
 from rakefarm.server.grants import parse_licenses
 from rakefarm.server.hours import parse_hours
 
@@ -28,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help="read this file instead of the user's and the system's server.toml"
     )
     parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
+    parser.add_argument(
+        "--bid", metavar="NAME", help="how prices are made: finish (default), flat, load-average, cpu, or FILE.py:NAME"
+    )
     parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
@@ -62,6 +66,8 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         if not os.path.isdir(options.shared):
             raise ConfigError(f"--shared {options.shared}: not a directory")
         changes["shared"] = os.path.abspath(options.shared)
+    if (bid := options.bid or environ.get("RAKEFARM_BID")) is not None:
+        changes["bid"] = bid
     if options.verbose:
         changes["verbose"] = True
     settings = structs.replace(settings, **changes)
@@ -83,7 +89,15 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
         parse_hours(settings.quiet_hours)
     except ValueError as error:
         raise ConfigError(f"quiet_hours: {settings.quiet_hours!r} is not like 22:00-06:30") from error
-    return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache)
+    bid = _located(settings.bid)
+    find_bid(bid)
+    return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache, bid=bid)
+
+
+def _located(bid: str) -> str:
+    """FILE.py:NAME with its whole path: workers look for it later, perhaps from elsewhere."""
+    path, colon, name = bid.rpartition(":")
+    return f"{os.path.abspath(path)}:{name}" if colon and path.endswith(".py") else bid
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:
