@@ -139,6 +139,11 @@ def test_disk_must_have_room_for_the_inputs_and_the_floor() -> None:
     assert isinstance(bid(job, IDLE, FREE, Facilities(disk_free=K.disk_floor + 1000), K), Bid)
 
 
+@pytest.mark.parametrize("needs", [(("mem", "1T"), ("mem", "1")), (("mem", "1"), ("mem", "1T"))])
+def test_a_resource_that_is_named_twice_must_be_there_both_times(needs: tuple[tuple[str, str], ...]) -> None:
+    assert refusal(Job("compile", needs), memory_available=1 << 33).reason == "memory"
+
+
 def test_draining_comes_before_every_other_reason() -> None:
     answer = refuse(Job("compile", (("gpu", ""),)), IDLE, Facilities(draining=True), K)
     assert answer is not None and answer.reason == "draining"
