@@ -160,11 +160,9 @@ def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.calibrate import calibrate
 
-    try:
-        status = calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
-    except OSError:  # of standard output, which tells why once more
-        status = int(ExitStatus.OK)
-    return standard.finish(status)
+    return standard.printed(
+        lambda: calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+    )
 
 
 # --- rakefarm build -------------------------------------------------------------------------------------
