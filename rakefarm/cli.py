@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     calibrator = commands.add_parser("calibrate", help="hold bids against what came of them, from the ledger")
     _add_calibrate_arguments(calibrator)
     calibrator.set_defaults(run=_calibrate)
+    explainer = commands.add_parser("why", help="who bid for an action, who won, and what came of it")
+    _add_why_arguments(explainer)
+    explainer.set_defaults(run=_why)
     return _run(parser, arguments)
 
 
@@ -160,11 +163,24 @@ def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.calibrate import calibrate
 
-    try:
-        status = calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
-    except OSError:  # of standard output, which tells why once more
-        status = int(ExitStatus.OK)
-    return standard.finish(status)
+    return standard.printed(
+        lambda: calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+    )
+
+
+# --- rakefarm why ---------------------------------------------------------------------------------------
+
+
+def _add_why_arguments(parser: argparse.ArgumentParser) -> None:
+    from rakefarm.client.why import add_arguments
+
+    add_arguments(parser)
+
+
+def _why(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.why import why
+
+    return standard.printed(lambda: why(options, environ, sys.stdout, sys.stderr))
 
 
 # --- rakefarm build -------------------------------------------------------------------------------------

@@ -39,14 +39,14 @@ SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 
 
 class Assignment(Struct, frozen=True):
-    """An action for a runner: where, at what price, and the link that holds a slot for it, if there is one."""
+    """An action for a runner: where, by which award, the action that hosts were asked for to decide it (0: none), and
+    the link that holds a slot for it, if there is one."""
 
     job: RemoteJob
     member: Member
-    price: float
-    seconds: float
-    start_now: bool
+    award: market.Award
     terms: Mapping[str, float]
+    quoted_as: int
     link: Link | None = None
     lease: int = 0
 
@@ -91,6 +91,7 @@ class Broker:
         self._refusals = Refusals()
         self._record = MarketRecord(stream.emit)
         self._asked_again: dict[object, float] = {}
+        self._quoted_as: dict[object, int] = {}  # by task, the action that hosts were asked for last
         self._down: set[str] = set()
         self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
         self._reviving: set[str] = set()
@@ -312,9 +313,10 @@ class Broker:
     def _do(self, effects: Sequence[market.Effect]) -> None:
         for effect in effects:
             match effect:
-                case market.Award(job, host, price, seconds, start_now):
-                    self._award(job, host, price, seconds, start_now)
+                case market.Award():
+                    self._award(effect)
                 case market.Ask(job, hosts):
+                    self._quoted_as[job.task] = job.number
                     for host in hosts:
                         if job.number in self._jobs:
                             self._ask(self._jobs[job.number], self._members[host], waits=False)
@@ -325,7 +327,8 @@ class Broker:
                     self._wake_at = when if self._wake_at is None else min(self._wake_at, when)
                     os.eventfd_write(self._wake, 1)
 
-    def _award(self, job: market.Job, host: str, price: float, seconds: float, start_now: bool) -> None:
+    def _award(self, award: market.Award) -> None:
+        job, host = award.job, award.host
         if job.number not in self._jobs or job.number in self._flying:
             return
         self._flying.add(job.number)
@@ -334,8 +337,9 @@ class Broker:
         if held is not None and held[0].job.task.needs == self._jobs[job.number].task.needs:
             del self._leases[host]
             link, lease = held[0].link, held[1].lease
-        member, terms = self._members[host], self._record.terms(host, job.task, price)
-        self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, terms, link, lease))
+        terms = self._record.terms(host, job.task, award.price)
+        quoted_as = self._quoted_as.get(job.task, 0)
+        self._assign(Assignment(self._jobs[job.number], self._members[host], award, terms, quoted_as, link, lease))
 
     def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
         while (link := self._farm.checkout(member)) is not None:

@@ -143,13 +143,16 @@ class Ask(Effect, frozen=True):
 
 
 class Award(Effect, frozen=True):
-    """Send the job to the host. With `start_now` it is refused when the host is full, else it waits there."""
+    """Send the job to the host. With `start_now` it is refused when the host is full, else it waits there. `runner_up`
+    would have been the next best, at `runner_up_price`; empty when no other came into question."""
 
     job: Job
     host: str
     price: float
     seconds: float
     start_now: bool = True
+    runner_up: str = ""
+    runner_up_price: float | None = None
 
 
 class Wait(Effect, frozen=True):
