@@ -13,11 +13,9 @@ from typing import NoReturn
 from msgspec import structs
 
 from rakefarm import __version__, standard
-from rakefarm.config import ClientSettings, ConfigError, load_settings
+from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
-
-FALLBACKS = ("next", "local", "never")
 
 
 class _Parser(argparse.ArgumentParser):

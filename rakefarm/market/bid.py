@@ -20,8 +20,9 @@ Bytes to send are the client's to add: only it knows what it still has to send a
 """
 
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from rakefarm.market.curve import OVERDUE_S, Curve, free_times, rate
 from rakefarm.market.needs import Facilities, Refusal, cores_wanted, refuse_need
@@ -33,6 +34,10 @@ LONGEST_WORK_S = 86_400.0
 """A client's prediction beyond this is not believed."""
 SHORTEST_WORK_S = 1e-6
 """Nor one below this: a price is above zero, however fast the host."""
+
+
+Weight = Meta(ge=0.0, le=1000.0)
+Factor = Meta(ge=0.001, le=1000.0)
 
 
 class Load(Struct, frozen=True):
@@ -70,19 +75,23 @@ class Commitments(Struct, frozen=True):
 class Coefficients(Struct, frozen=True):
     """The numbers of the price; `configs/server.toml` documents each with its unit."""
 
-    base: Mapping[str, float] = field(default_factory=lambda: {"compile": 1.0, "link": 1.0, "other": 1.0})
-    work: Mapping[str, float] = field(default_factory=lambda: {"compile": 0.5, "link": 0.8, "other": 0.3})
+    base: Annotated[Mapping[str, float], Factor] = field(
+        default_factory=lambda: {"compile": 1.0, "link": 1.0, "other": 1.0}
+    )
+    work: Annotated[Mapping[str, float], Meta(ge=1e-6, le=LONGEST_WORK_S)] = field(
+        default_factory=lambda: {"compile": 0.5, "link": 0.8, "other": 0.3}
+    )
     memory_floor: int = 256 << 20
     disk_floor: int = 64 << 20
-    memory_weight: float = 1.0
-    io_wait_weight: float = 0.5
-    stale_weight: float = 4.0
-    license_weight: float = 0.5
-    owner_weight: float = 0.5
-    owner_idle_s: float = 300.0
-    quiet_weight: float = 2.0
-    fault_weight: float = 0.5
-    fault_half_life_s: float = 120.0
+    memory_weight: Annotated[float, Weight] = 1.0
+    io_wait_weight: Annotated[float, Weight] = 0.5
+    stale_weight: Annotated[float, Weight] = 4.0
+    license_weight: Annotated[float, Weight] = 0.5
+    owner_weight: Annotated[float, Weight] = 0.5
+    owner_idle_s: Annotated[float, Meta(ge=0.0, le=1e9)] = 300.0
+    quiet_weight: Annotated[float, Weight] = 2.0
+    fault_weight: Annotated[float, Weight] = 0.5
+    fault_half_life_s: Annotated[float, Meta(ge=0.001, le=1e9)] = 120.0
 
 
 class Job(Struct, frozen=True):

@@ -6,6 +6,7 @@ import time
 
 from msgspec import structs
 
+from rakefarm.hours import is_within, parse_hours
 from rakefarm.market.bid import (
     Bid,
     Commitments,
@@ -17,10 +18,8 @@ from rakefarm.market.bid import (
     work_of,
 )
 from rakefarm.market.curve import Curve, rate
-from rakefarm.market.needs import Facilities, Refusal, cores_wanted
+from rakefarm.market.needs import Facilities, Refusal, cores_wanted, parse_licenses
 from rakefarm.server.bid_guard import BidGuard
-from rakefarm.server.grants import parse_licenses
-from rakefarm.server.hours import is_within, parse_hours
 from rakefarm.server.workplace import Workplace
 from rakefarm.wire.messages import Task
 

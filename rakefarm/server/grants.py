@@ -37,17 +37,6 @@ class Lease(Struct, frozen=True):
         )
 
 
-def parse_licenses(entries: Sequence[str]) -> dict[str, int]:
-    """Licences by name: `acme` is one of them, `acme=3` are three. Raises ValueError for what is neither."""
-    counted = {}
-    for entry in entries:
-        name, _, count = entry.partition("=")
-        if not name or (count and not (count.isascii() and count.isdecimal() and 0 < int(count[:6]) <= 4096)):
-            raise ValueError(entry)
-        counted[name] = int(count or 1)
-    return counted
-
-
 class Grants:
     """In the listener, before any worker starts."""
 

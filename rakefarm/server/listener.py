@@ -20,9 +20,10 @@ from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.logs import logger
 from rakefarm.market.bids import DEFAULT
+from rakefarm.market.needs import parse_licenses
 from rakefarm.market.speed import FASTEST, SLOWEST
 from rakefarm.server.executor import probe_isolation
-from rakefarm.server.grants import Grants, parse_licenses
+from rakefarm.server.grants import Grants
 from rakefarm.server.pool import Pool, WorkersCannotStart
 from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
 from rakefarm.server.scoreboard import Scoreboard

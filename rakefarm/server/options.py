@@ -10,8 +10,6 @@ from rakefarm import __version__
 from rakefarm.config import ConfigError, ServerSettings, load_settings
 from rakefarm.market.needs import parse_size
 from rakefarm.server.bid_guard import find_bid
-from rakefarm.server.grants import parse_licenses
-from rakefarm.server.hours import parse_hours
 
 SPARE_WORKERS = 2
 """Workers beyond the slots, so that a quote is answered while every slot compiles."""
@@ -77,18 +75,10 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
 def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSettings:
     slots = settings.slots or len(os.sched_getaffinity(0))
     workers = settings.workers or slots + SPARE_WORKERS
-    home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/var/cache", ".cache")
+    home = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):  # the XDG base directory specification has such a one ignored
+        home = os.path.join(environ.get("HOME") or "/var/cache", ".cache")
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
-    for name, value, highest in (("port", settings.port, 65535), ("slots", slots, 4096), ("workers", workers, 8192)):
-        _number(name, str(value), 0, highest)
-    try:
-        parse_licenses(settings.licenses)
-    except ValueError as error:
-        raise ConfigError(f"licenses: {str(error)!r} is neither NAME nor NAME=COUNT") from error
-    try:
-        parse_hours(settings.quiet_hours)
-    except ValueError as error:
-        raise ConfigError(f"quiet_hours: {settings.quiet_hours!r} is not like 22:00-06:30") from error
     bid = _located(settings.bid)
     find_bid(bid)
     return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache, bid=bid)
