@@ -22,7 +22,8 @@ from rich.console import Console
 
 from rakefarm.client.board import Board
 from rakefarm.client.frame import FEWEST_ROWS, MAX_ROWS, Frame, drawing
-from rakefarm.client.plain import Channel, Narrator, ViewError, summary_lines
+from rakefarm.client.plain import Channel, Narrator, ViewError, summary_lines, warning_lines
+from rakefarm.client.summary import Summary
 from rakefarm.events import ActionFinished, ActionOutput, BuildFinished, BuildStarted, Event
 
 REFRESH_S = 0.25
@@ -56,6 +57,7 @@ class LiveView:
         self._fancy = stderr.encoding.lower().replace("-", "").startswith("utf")
         self._narrator = Narrator(verbose)
         self._board = Board()
+        self._summary = Summary()
         self._lock = threading.Lock()
         self._failure: ViewError | None = None
         self._console = Console(
@@ -87,6 +89,7 @@ class LiveView:
             self._write(self._stdout, event.stdout)
         with self._lock:
             row = self._board.apply(event)
+            self._summary.apply(event)
             if isinstance(event, ActionOutput):
                 self._output(event)
             else:
@@ -98,7 +101,7 @@ class LiveView:
                     self._start()
                 elif isinstance(event, BuildFinished):
                     self._drawing = False
-                    for line in summary_lines(self._board, event):
+                    for line in (*summary_lines(self._board, self._summary, event), *warning_lines(self._summary)):
                         self._say(line.painted(self._colour))
             if (self._pending or self._drawn) and (
                 not self._drawing

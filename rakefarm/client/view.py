@@ -8,13 +8,15 @@
     --json=FILE       lines of JSON in a file, beside whatever is shown
 
 CI and TERM=dumb mean plain lines. NO_COLOR takes only the colour; FORCE_COLOR gives colour where no terminal
-is; of both NO_COLOR wins; `--color` always or never beats both.
+is; of both NO_COLOR wins; `--color` always or never beats both. Where there is no colour, colours are taken out of what
+actions write to standard error, too; their standard output is never changed.
 """
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from rakefarm.client.colours import Part, Uncoloured
 from rakefarm.client.plain import Channel, OutputClosedError, PlainView, Stream, ViewError
 from rakefarm.events import Event
 
@@ -22,14 +24,6 @@ __all__ = ["OutputClosedError", "View", "ViewError", "open_view"]
 
 JSON_ON_STDOUT = "-"
 """The `json_target` of `--json` without a file."""
-
-
-class Part(Protocol):
-    """One way of showing a build."""
-
-    def __call__(self, event: Event) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class View:
@@ -107,10 +101,11 @@ def open_view(
     if drawable and wants_table(progress, environ, err):
         from rakefarm.client.live import LiveView  # rich takes 50 ms to import: only for a table
 
-        parts.append(LiveView(screen_out, err, verbose=verbose, colour=colour))
+        shown: Part = LiveView(screen_out, err, verbose=verbose, colour=colour)
     else:
         quiet = progress == "none"
-        parts.append(PlainView(screen_out, err, verbose=verbose, quiet=quiet, colour=colour))
+        shown = PlainView(screen_out, err, verbose=verbose, quiet=quiet, colour=colour)
+    parts.append(shown if colour else Uncoloured(shown))
     return View(tuple(parts))
 
 
@@ -127,7 +122,8 @@ def wants_table(progress: str, environ: Mapping[str, str], stderr: Channel) -> b
 
 
 def wants_colour(color: str, environ: Mapping[str, str], stderr: Channel) -> bool:
-    """Whether what we say ourselves is coloured. An empty variable counts as absent, as no-color.org says."""
+    """Whether what we say ourselves is coloured, and compilers may colour what they say. An empty variable counts as
+    absent, as no-color.org says."""
     if color != "auto":
         return color == "always"
     if environ.get("NO_COLOR"):
