@@ -35,7 +35,7 @@ class LiveView:
     """The table on stderr, actions' output above it. Safe from any thread.
 
     Raises as `rakefarm.client.plain` says; what the refresh thread could not write is raised by the next
-    call. `clock` gives monotonic seconds. Without `threaded` nothing is drawn but by `refresh`.
+    call. `clock` gives monotonic seconds, as the events' are. Without `threaded` nothing is drawn but by `refresh`.
     """
 
     def __init__(
@@ -46,14 +46,17 @@ class LiveView:
         verbose: int = 0,
         colour: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        pace: float = 1.0,
         threaded: bool = True,
     ) -> None:
-        """Without a `stdout` the actions' standard output is shown elsewhere."""
+        """Without a `stdout` the actions' standard output is shown elsewhere. The clock is `pace` times as fast as the
+        real one."""
         self._stdout = stdout
         self._stderr = stderr
         self._one_place = stdout is not None and stdout.same_place(stderr)
         self._colour = colour
         self._clock = clock
+        self._gather_s = GATHER_S * pace
         self._fancy = stderr.encoding.lower().replace("-", "").startswith("utf")
         self._narrator = Narrator(verbose)
         self._board = Board()
@@ -106,7 +109,7 @@ class LiveView:
             if (self._pending or self._drawn) and (
                 not self._drawing
                 or self._pending_bytes > PENDING_LIMIT_BYTES
-                or (self._pending and self._clock() - self._written_s >= GATHER_S)
+                or (self._pending and self._clock() - self._written_s >= self._gather_s)
             ):
                 self._flush()
         self._raise_failure()

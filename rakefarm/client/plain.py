@@ -15,7 +15,7 @@ import os
 import select
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, ClassVar, TextIO, cast
 
 from msgspec import Struct
 
@@ -40,6 +40,7 @@ from rakefarm.events import (
     Notice,
     QuoteReceived,
 )
+from rakefarm.exitcodes import ExitStatus
 
 Stream = BinaryIO | TextIO | int
 NOT_RUN_LINES = 3
@@ -48,19 +49,27 @@ COLOUR_CODES = {"bold": "\x1b[1m", "red": "\x1b[1;31m", "yellow": "\x1b[33m", "g
 
 
 class ViewError(Exception):
-    """What is to be shown cannot be; the text is one line for the user."""
+    """What is to be shown cannot be; the text is one line for the user. `status` is what to end with."""
+
+    status: ClassVar[ExitStatus] = ExitStatus.USAGE
 
 
 class OutputClosedError(ViewError):
     """Whoever read one of our streams has gone: nobody sees the rest."""
 
+    status = ExitStatus.OUTPUT_CLOSED
+
 
 class TerminalGoneError(OutputClosedError):
     """The terminal that we wrote to was closed."""
 
+    status = ExitStatus.HUNG_UP
+
 
 class OutputFailedError(ViewError):
     """One of our streams takes no more: its disk is full, say."""
+
+    status = ExitStatus.ACTION_FAILED
 
 
 class Channel:

@@ -84,11 +84,11 @@ def event_of(record: Mapping[str, object]) -> Event | None:
 
 
 def read_events(file: BinaryIO) -> Iterator[Event]:
-    """The events of one build, from its first on. Raises NoEvent, which names the line; OSError."""
+    """The events of one build, from its first on. Raises NoEvent, which names the line."""
     run_id: str | None = None
     finished = False
     number = 0
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.endswith(b"\n"):
             raise NoEvent(f"line {number} is cut")
         try:
@@ -106,6 +106,13 @@ def read_events(file: BinaryIO) -> Iterator[Event]:
         yield event
     if not finished:
         raise NoEvent(f"there is no end of the build after line {number}" if number else "it is empty")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from file
+    except OSError as error:
+        raise NoEvent(f"it can't be read: {error.strerror}") from error
 
 
 def _record(line: bytes) -> Mapping[str, object]:
