@@ -78,6 +78,23 @@ class HostLeftOut(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class HostLoad(Event, frozen=True, kw_only=True):
+    """How a host said that it stands: cores, those that others and that all keep busy, commands of the farm that run
+    and that wait, its learned speed, the load average of a minute, memory left (bytes), the age of this (seconds)."""
+
+    name: ClassVar[str] = "host_load"
+    host: str
+    cores: int
+    busy: float
+    busy_in_all: float
+    running: int
+    waiting: int
+    speed: float
+    load_average: float
+    memory_available_bytes: int
+    sample_age_s: float
+
+
 class SetStarted(Event, frozen=True, kw_only=True):
     """An action set begins; `index` counts from 0 in file order."""
 
@@ -117,6 +134,7 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
 
     `quoted_as` is the action that the hosts were last asked for to decide it: this one, or one of the same sort; 0: for
     none. `runner_up` would have had it next, at `runner_up_price` by the same reckoning as `price`.
+    `terms` are the parts of the price by name, in the proportions that the host last asked in for such an action.
     """
 
     name: ClassVar[str] = "action_placed"
@@ -125,6 +143,7 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
     price: float | None
     attempt: int = 1
     seconds: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
     quoted_as: int = 0
     runner_up: str = ""
     runner_up_price: float | None = None

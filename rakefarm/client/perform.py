@@ -90,6 +90,7 @@ class Performer:
                 price=award.price,
                 attempt=attempt,
                 seconds=award.seconds,
+                terms=assignment.terms,
                 quoted_as=assignment.quoted_as,
                 runner_up=award.runner_up,
                 runner_up_price=award.runner_up_price,
