@@ -8,16 +8,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from msgspec import structs
 
 from rakefarm import __version__, standard
-from rakefarm.config import ClientSettings, ConfigError, load_settings
+from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
 
-FALLBACKS = ("next", "local", "never")
+if TYPE_CHECKING:
+    from rakefarm.client.plain import ViewError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     calibrator = commands.add_parser("calibrate", help="hold bids against what came of them, from the ledger")
     _add_calibrate_arguments(calibrator)
     calibrator.set_defaults(run=_calibrate)
+    explainer = commands.add_parser("why", help="who bid for an action, who won, and what came of it")
+    _add_why_arguments(explainer)
+    explainer.set_defaults(run=_why)
+    player = commands.add_parser("play", help="show a build once more, from what --json=FILE wrote")
+    _add_play_arguments(player)
+    player.set_defaults(run=_play)
     return _run(parser, arguments)
 
 
@@ -160,17 +167,51 @@ def _add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def _calibrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.calibrate import calibrate
 
+    return standard.printed(
+        lambda: calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
+    )
+
+
+# --- rakefarm why ---------------------------------------------------------------------------------------
+
+
+def _add_why_arguments(parser: argparse.ArgumentParser) -> None:
+    from rakefarm.client.why import add_arguments
+
+    add_arguments(parser)
+
+
+def _why(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.why import why
+
+    return standard.printed(lambda: why(options, environ, sys.stdout, sys.stderr))
+
+
+# --- rakefarm play --------------------------------------------------------------------------------------
+
+
+def _add_play_arguments(parser: argparse.ArgumentParser) -> None:
+    from rakefarm.client.play import add_arguments
+
+    add_arguments(parser)
+
+
+def _play(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from rakefarm.client.plain import ViewError
+    from rakefarm.client.play import play
+
     try:
-        status = calibrate(options.file, options.run_id, options.json, environ, sys.stdout, sys.stderr)
-    except OSError:  # of standard output, which tells why once more
-        status = int(ExitStatus.OK)
-    return standard.finish(status)
+        return play(options, environ, sys.stdout, sys.stderr)
+    except ViewError as error:
+        return _not_shown(error)
 
 
 # --- rakefarm build -------------------------------------------------------------------------------------
 
 
 def _add_build_arguments(parser: _Parser) -> None:
+    from rakefarm.client.view import add_arguments
+
     parser.json_has_a_file = True
     parser.add_argument("rakefile", nargs="?", metavar="FILE", help="the Rakefile (default: Rakefile)")
     parser.add_argument("-f", "-r", "--file", metavar="FILE", help="the same, as an option")
@@ -182,11 +223,13 @@ def _add_build_arguments(parser: _Parser) -> None:
     parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
     parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
     parser.add_argument(
-        "--policy", metavar="NAME", help="how hosts are chosen: plan (default), lowest, … or FILE.py:NAME"
+        "--policy",
+        metavar="NAME",
+        help="how hosts are chosen: plan (default), lowest, lowest-burst, random, cores, round-robin, first, cpu,"
+        " load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
-    parser.add_argument("--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="when to use colour")
+    add_arguments(parser)
     parser.add_argument(
         "--json",
         metavar="FILE",
@@ -198,11 +241,11 @@ def _add_build_arguments(parser: _Parser) -> None:
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.build import build
     from rakefarm.client.ledger import Ledger
-    from rakefarm.client.plain import Channel, OutputClosedError, OutputFailedError, TerminalGoneError, ViewError
+    from rakefarm.client.plain import Channel, ViewError
     from rakefarm.client.policies import find_policy
     from rakefarm.client.rakefile import read_rakefile
     from rakefarm.client.rakefile_model import RakefileError, locate
-    from rakefarm.client.view import open_view
+    from rakefarm.client.view import check_written, open_view
     from rakefarm.embedded import EmbeddedFailed, embedded_farm
 
     settings = _client_settings(options, environ)
@@ -215,8 +258,7 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if options.rakefile and options.file:
         raise ConfigError(f"two Rakefiles are named, {options.file} and {options.rakefile}; name one")
     path = options.file or options.rakefile or "Rakefile"
-    if options.json not in (None, "-") and _is_same_file(options.json, path):
-        raise ConfigError(f"--json={options.json}: that is the Rakefile itself, which it would overwrite")
+    check_written(options, path)
     try:
         rakefile = read_rakefile(path)
         hosts = _choose_hosts(settings, rakefile.hosts, rakefile.port)
@@ -242,6 +284,8 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 environ,
                 sys.stdout,
                 sys.stderr,
+                trace=options.trace,
+                report=options.report,
             ) as view,
             Ledger(settings, environ, view) as ledger,
         ):
@@ -255,23 +299,18 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 embedded=lambda: embedded_farm(environ, settings.jobs),
                 make_policy=make_policy,
             )
-    except TerminalGoneError:
-        return int(ExitStatus.HUNG_UP)
-    except OutputClosedError:
-        return int(ExitStatus.OUTPUT_CLOSED)
-    except OutputFailedError as error:
-        return _complain("rakefarm", str(error), ExitStatus.ACTION_FAILED)
     except ViewError as error:
-        return _complain("rakefarm", str(error))
+        return _not_shown(error)
     except EmbeddedFailed as error:
         return _complain("rakefarm", str(error), ExitStatus.FARM_FAILED)
 
 
-def _is_same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):  # one of them is not there, or can't be
-        return False
+def _not_shown(error: "ViewError") -> int:
+    from rakefarm.client.plain import OutputClosedError
+
+    if isinstance(error, OutputClosedError):  # nobody would see a word of it
+        return int(error.status)
+    return _complain("rakefarm", str(error), error.status)
 
 
 def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> ClientSettings:

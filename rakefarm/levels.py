@@ -26,3 +26,14 @@ PROTECTIONS = {
 def rank(level: str) -> int:
     """Where a level stands, from 0; a word that is no level counts as none."""
     return list(LEVELS).index(level) if level in LEVELS else 0
+
+
+HIGHEST_UID = (1 << 32) - 2
+
+
+def parse_uids(text: str) -> tuple[int, int]:
+    """`FIRST-LAST`, the uids that commands of a server of root's may have, both included. Raises ValueError."""
+    first, dash, last = text.strip().partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= HIGHEST_UID):
+        raise ValueError(text)
+    return int(first), int(last)

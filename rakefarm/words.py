@@ -30,6 +30,13 @@ def plain_words(command: bytes) -> list[bytes] | None:
     return None if b"=" in words[0] or words[0] in _SHELL_WORDS or len(words[0]) > NAME_BYTES else words
 
 
+def is_program(entry: tuple[str, str]) -> bool:
+    """Whether it is a program's name, and an absolute path for it that needs no quoting."""
+    name, path = entry
+    plain = plain_words(os.fsencode(path))
+    return bool(name) and "/" not in name and path.startswith("/") and plain is not None and len(plain) == 1
+
+
 def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[bytes, list[bytes]] | None:
     """The program's path and the words of a command that needs no shell, or None."""
     words = plain_words(command)

@@ -81,7 +81,7 @@ def test_a_wrong_variable(
     [
         ("jobs = 'x'\n", "client.toml: jobs: 'x'"),
         ("job = 1\n", "client.toml: unknown key 'job'"),
-        ("fallback = 'maybe'\n", "fallback 'maybe'"),
+        ("fallback = 'maybe'\n", "client.toml: fallback: 'maybe'"),
         ("hosts = ['a:b:c']\n", "hosts: 'a:b:c'"),
     ],
 )

@@ -6,7 +6,7 @@ doubles; one that never was is not. Links are kept, the one used last first, sin
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -39,17 +39,12 @@ class Member(Struct):
     problem: str = ""
     asked_again_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
-    sent: set[bytes] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
 
     def facts(self) -> HostFacts:
         """What a policy is told of it."""
         return HostFacts(self.name, min(self.slots, self.host.slots or self.slots), self.cores)
-
-    def knows(self, digests: Iterable[bytes]) -> bool:
-        """Whether it has been sent all of this content, as far as we know."""
-        return self.sent.issuperset(digests)
 
     def transfer_seconds(self, sizes: Sequence[tuple[str, int]]) -> float:
         """How long sending what it lacks of these files (name and size in bytes) would take, as far as we know: by
@@ -211,7 +206,6 @@ class Farm:
             member.problem = reason
             member.asked_again_at = time.monotonic() + member.pause_s
             member.pause_s = min(member.pause_s * 2, LONGEST_PAUSE_S)
-            member.sent.clear()
             member.names.clear()
             idle, member.idle = member.idle, []
         for link in idle:

@@ -18,13 +18,15 @@ from msgspec import structs
 
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
-from rakefarm.levels import rank
+from rakefarm.levels import parse_uids, rank
 from rakefarm.logs import logger
+from rakefarm.market.bids import DEFAULT
+from rakefarm.market.needs import parse_licenses
 from rakefarm.market.speed import FASTEST, SLOWEST
-from rakefarm.server.grants import Grants, parse_licenses
+from rakefarm.server.grants import Grants
 from rakefarm.server.isolation import kernel
 from rakefarm.server.isolation.confinement import Confinement
-from rakefarm.server.isolation.identity import Identities, NoIdentity, claims_file, parse_range
+from rakefarm.server.isolation.identity import Identities, NoIdentity, claims_file
 from rakefarm.server.isolation.probe import LevelFails, choose_confinement
 from rakefarm.server.pool import Pool, WorkersCannotStart
 from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root, in_memory
@@ -97,7 +99,7 @@ class Listener:
         identities = None
         try:
             if os.geteuid() == 0:
-                uids = parse_range(settings.uids)
+                uids = parse_uids(settings.uids)
                 claims = claims_file(os.path.dirname(self._directory.path))
                 identities = Identities(claims, uids, 2 * settings.workers)
             box_bytes = settings.limits.box_size if in_memory(self._directory.path) else 0
@@ -228,16 +230,18 @@ class Listener:
         address, port, *_ = self._socket.getsockname()
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         emulated = f" emulated-cores={self._settings.emulate.cores}" if self._settings.emulate.cores else ""
+        bid = f" bid={self._settings.bid}" if self._settings.bid != DEFAULT else ""
         print(
             f"listening on {where} slots={self._settings.slots} isolation={self._confinement.level}"
             f" missing={','.join(self._confinement.missing()) or 'nothing'} authentication=none"
-            f" speed={self._scoreboard.speed:.2f}{emulated}",
+            f" speed={self._scoreboard.speed:.2f}{emulated}{bid}",
             flush=True,
         )
 
     def _drain(self) -> float:
         logger.info("draining: no new work; what runs comes to its end (again to end now)")
         self._scoreboard.drain()
+        self._grants.slots.wake_waiters()  # who only waits for a slot is told at once
         self._socket.close()
         self._pool.retire_all()
         return time.monotonic() + self._pool.settings.drain_s
@@ -254,6 +258,7 @@ class Listener:
             logger.error("the configuration stays as it was: %s", error)
             return
         logger.info("configuration read again; workers are replaced as they fall idle")
+        self._scoreboard.restore_bid()
         self._pool.retire_all(settings)
 
 

@@ -10,10 +10,7 @@ from rakefarm import __version__
 from rakefarm.config import ConfigError, Limits, ServerSettings, load_settings
 from rakefarm.levels import LEVELS
 from rakefarm.market.needs import parse_size
-from rakefarm.server.grants import parse_licenses
-from rakefarm.server.hours import parse_hours
-from rakefarm.server.isolation.identity import parse_range
-from rakefarm.server.programs import check_program
+from rakefarm.server.bid_guard import find_bid
 
 SPARE_WORKERS = 2
 """Workers beyond the slots, so that a quote is answered while every slot compiles."""
@@ -38,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--isolation",
         metavar="LEVEL",
         help="what confines commands: auto (default: the highest that holds here), " + ", ".join(LEVELS),
+    )
+    parser.add_argument(
+        "--bid", metavar="NAME", help="how prices are made: finish (default), flat, load-average, cpu, or FILE.py:NAME"
     )
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
@@ -69,9 +69,11 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         if changes["cache_size"] is None:
             raise ConfigError(f"--cache-size {size}: not a size; write bytes, or 512M, 10G")
     if options.shared is not None:
-        changes["shared"] = tuple(options.shared)
+        changes["shared"] = tuple([os.path.abspath(path) for path in options.shared])
     if (isolation := options.isolation or environ.get("RAKEFARM_ISOLATION")) is not None:
         changes["isolation"] = isolation
+    if (bid := options.bid or environ.get("RAKEFARM_BID")) is not None:
+        changes["bid"] = bid
     if options.verbose:
         changes["verbose"] = True
     settings = structs.replace(settings, **changes)
@@ -81,36 +83,21 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
 def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSettings:
     slots = settings.slots or len(os.sched_getaffinity(0))
     workers = settings.workers or slots + SPARE_WORKERS
-    home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/var/cache", ".cache")
+    home = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):  # the XDG base directory specification has such a one ignored
+        home = os.path.join(environ.get("HOME") or "/var/cache", ".cache")
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
-    for name, value, highest in (("port", settings.port, 65535), ("slots", slots, 4096), ("workers", workers, 8192)):
-        _number(name, str(value), 0, highest)
-    try:
-        parse_licenses(settings.licenses)
-    except ValueError as error:
-        raise ConfigError(f"licenses: {str(error)!r} is neither NAME nor NAME=COUNT") from error
-    try:
-        parse_hours(settings.quiet_hours)
-    except ValueError as error:
-        raise ConfigError(f"quiet_hours: {settings.quiet_hours!r} is not like 22:00-06:30") from error
-    if settings.isolation not in ("auto", *LEVELS):
-        raise ConfigError(f"isolation {settings.isolation!r}: choose one of auto, {', '.join(LEVELS)}")
-    try:
-        parse_range(settings.uids)
-    except ValueError as error:
-        raise ConfigError(f"uids: {settings.uids!r} is not like 60578-61183") from error
+    bid = _located(settings.bid)
+    find_bid(bid)
     for path in settings.shared:
         if not os.path.isdir(path):
             raise ConfigError(f"shared: {path} is not a directory")
-    for name, path in settings.programs.items():
-        if not check_program(name, path):
-            raise ConfigError(f'programs: {name} = {path!r}: write NAME = "/absolute/path", without blanks')
     return structs.replace(
         settings,
         slots=slots,
         workers=workers,
         cache_directory=cache,
-        shared=tuple([os.path.abspath(path) for path in settings.shared]),
+        bid=bid,
         limits=_fill_in_limits(settings.limits),
     )
 
@@ -118,6 +105,12 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
 def _fill_in_limits(limits: Limits) -> Limits:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return structs.replace(limits, memory=limits.memory or memory * 3 // 4, box_size=limits.box_size or memory // 2)
+
+
+def _located(bid: str) -> str:
+    """FILE.py:NAME with its whole path: workers look for it later, perhaps from elsewhere."""
+    path, colon, name = bid.rpartition(":")
+    return f"{os.path.abspath(path)}:{name}" if colon and path.endswith(".py") else bid
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:

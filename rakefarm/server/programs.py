@@ -19,9 +19,3 @@ def choose_program(command: bytes, programs: Mapping[str, str]) -> bytes | None:
     name = os.fsdecode(words[0])
     path = programs.get(name, name if name in programs.values() else None)
     return None if path is None else b" ".join([os.fsencode(path), *words[1:]])
-
-
-def check_program(name: str, path: str) -> bool:
-    """Whether an entry of the list can be one: a name, and an absolute path that needs no quoting."""
-    plain = plain_words(os.fsencode(path))
-    return bool(name) and "/" not in name and path.startswith("/") and plain is not None and len(plain) == 1

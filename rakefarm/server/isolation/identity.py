@@ -8,28 +8,9 @@ import contextlib
 import fcntl
 import os
 
-from msgspec import Struct
-
-HIGHEST = (1 << 32) - 2
-
 
 class NoIdentity(Exception):
     """Commands would run as root: the text says why no other uid can be had, and what to do."""
-
-
-class Range(Struct, frozen=True):
-    """Uids from `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-
-def parse_range(text: str) -> Range:
-    """`FIRST-LAST`. Raises ValueError."""
-    first, dash, last = text.strip().partition("-")
-    if not (dash and first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= HIGHEST):
-        raise ValueError(text)
-    return Range(int(first), int(last))
 
 
 def claims_file(fallback: str) -> str:
@@ -41,13 +22,13 @@ def claims_file(fallback: str) -> str:
 class Identities:
     """In the listener: the uids of this server's workers, claimed for as long as it lives."""
 
-    def __init__(self, claims: str, range_: Range, count: int) -> None:
-        """Claims `count` uids of the range, by locks in the file `claims`. Raises NoIdentity or OSError."""
+    def __init__(self, claims: str, uids: tuple[int, int], count: int) -> None:
+        """Claims `count` uids between `uids`, both included, by locks in the file `claims`. Raises NoIdentity or OSError."""
         self.uids: list[int] = []
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         # Locks of this kind are a process's, so children have none of them; they end with the descriptor.
         self._claims = os.open(claims, flags, 0o600)
-        for uid in range(range_.first, range_.last + 1):
+        for uid in range(uids[0], uids[1] + 1):
             if len(self.uids) == count:
                 break
             with contextlib.suppress(BlockingIOError, PermissionError):
@@ -56,7 +37,7 @@ class Identities:
         if len(self.uids) < count:
             self.close()
             raise NoIdentity(
-                f"commands must not run as root, and of the uids {range_.first}-{range_.last} fewer than {count} are"
+                f"commands must not run as root, and of the uids {uids[0]}-{uids[1]} fewer than {count} are"
                 " free; name a larger range with uids in server.toml, or fewer workers"
             )
         problem = why_not(self.uids[-1])
