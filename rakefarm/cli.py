@@ -148,9 +148,21 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.server.listener import serve
     from rakefarm.server.options import settings_from
 
+    if options.selftest:
+        return _selftest()
     settings = settings_from(options, environ)
     logs.configure(settings.verbose)
     return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
+
+
+def _selftest() -> int:
+    from rakefarm.server.selftest import SelftestFailed, attack_levels, show_table
+
+    try:
+        good = show_table(attack_levels(), print)
+    except SelftestFailed as failure:
+        return _complain("rakeserver", str(failure))
+    return int(ExitStatus.OK if good else ExitStatus.ACTION_FAILED)
 
 
 # --- rakefarm calibrate ---------------------------------------------------------------------------------

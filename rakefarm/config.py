@@ -48,6 +48,7 @@ def _is_search_path(value: str) -> bool:
 
 Directory = Annotated[str, Rule(lambda value: not value or _is_search_path(value), "a whole path, from / on")]
 SearchPath = Annotated[str, Rule(_is_search_path, "directories from / on, with : between them")]
+Directories = Annotated[tuple[str, ...], Rule(lambda value: all(map(_is_search_path, value)), "whole paths, from / on")]
 Names = Annotated[
     tuple[str, ...],
     Rule(lambda value: all(name and not {"=", "\0"} & set(name) for name in value), "names of variables"),
@@ -94,9 +95,7 @@ class ServerSettings(Struct, frozen=True):
     port: Annotated[int, Meta(le=65535)] = DEFAULT_PORT
     slots: Annotated[int, Cores] = 0
     workers: Annotated[int, Meta(le=8192)] = 0
-    shared: Annotated[
-        tuple[str, ...], Rule(lambda value: all(map(_is_search_path, value)), "whole paths, from / on")
-    ] = ()
+    shared: Directories = ()
     isolation: Annotated[str, Rule(lambda value: value in ("auto", *LEVELS), f"auto, {', '.join(LEVELS)}")] = "auto"
     uids: Annotated[str, Rule(_parses(parse_uids), "like 60578-61183")] = "60578-61183"
     programs: Annotated[

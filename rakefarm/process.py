@@ -327,17 +327,22 @@ def _drain_rest(streams: dict[int, Capture]) -> None:
             capture.write(data)
 
 
-def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a program of ours in a session of its own, its standard output a pipe for us to read."""
+def start_background(
+    arguments: Sequence[str], environment: Mapping[str, str], error: str | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a program of ours in a session of its own, its standard output a pipe for us to read; its standard error
+    is ours, or goes to the file `error`."""
     import subprocess
 
-    return subprocess.Popen(
-        arguments,
-        env=dict(environment),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    with contextlib.ExitStack() as files:
+        return subprocess.Popen(
+            arguments,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if error is None else files.enter_context(open(error, "ab")),
+            start_new_session=True,
+        )
 
 
 def start_aside(script: str, stdin: int, file: int) -> int:

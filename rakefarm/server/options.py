@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bid", metavar="NAME", help="how prices are made: finish (default), flat, load-average, cpu, or FILE.py:NAME"
     )
+    parser.add_argument("--selftest", action="store_true", help="show what each level of isolation stops here, and end")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
 
@@ -71,6 +72,8 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
     if options.shared is not None:
         changes["shared"] = tuple([os.path.abspath(path) for path in options.shared])
     if (isolation := options.isolation or environ.get("RAKEFARM_ISOLATION")) is not None:
+        if isolation not in ("auto", *LEVELS):
+            raise ConfigError(f"isolation {isolation!r}: choose one of auto, {', '.join(LEVELS)}")
         changes["isolation"] = isolation
     if (bid := options.bid or environ.get("RAKEFARM_BID")) is not None:
         changes["bid"] = bid

@@ -9,6 +9,8 @@ from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import WorkerBoard
 from rakefarm.server.store import Store
 
+NO_LIMITS = Limits(**dict.fromkeys(Limits.__struct_fields__, 0))
+
 
 class Workplace(Struct, frozen=True):
     """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors."""
@@ -23,5 +25,5 @@ class Workplace(Struct, frozen=True):
 
     @property
     def limits(self) -> Limits:
-        """What one command may take."""
-        return self.settings.limits
+        """What one command may take; at the level none, which is none, as much as it likes."""
+        return self.settings.limits if self.executors.confinement.rank else NO_LIMITS

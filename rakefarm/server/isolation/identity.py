@@ -23,7 +23,7 @@ class Identities:
     """In the listener: the uids of this server's workers, claimed for as long as it lives."""
 
     def __init__(self, claims: str, uids: tuple[int, int], count: int) -> None:
-        """Claims `count` uids between `uids`, both included, by locks in the file `claims`. Raises NoIdentity or OSError."""
+        """Claims `count` of the uids from first to last, in the file `claims`. Raises NoIdentity or OSError."""
         self.uids: list[int] = []
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         # Locks of this kind are a process's, so children have none of them; they end with the descriptor.
