@@ -32,6 +32,11 @@ class Scene(Struct, frozen=True):
     daemon_lives: Callable[[], bool]
 
     @property
+    def canary_backwards(self) -> str:
+        """What is looked for in memory, written so that it is not found where it is only being looked for."""
+        return self.canary[::-1]
+
+    @property
     def secret(self) -> str:
         """The file that is none of a command's business."""
         return f"{self.outside}/home/.ssh/id"
@@ -121,7 +126,13 @@ ATTACKS = (
         "landlock",
     ),
     Attack("-o elsewhere", "write outside", _SOURCE + "cc -c a.c -o {outside}/o", _made("{outside}/o"), "landlock"),
-    Attack("-wrapper", "run another program", _SOURCE + "cc -wrapper cat,{secret} -c a.c", _shows_needle, "landlock"),
+    Attack(
+        "-wrapper",
+        "have another program run",
+        _SOURCE + "printf '#!/bin/sh\\ncat {secret}\\n' > w; chmod +x w; cc -wrapper ./w -c a.c",
+        _shows_needle,
+        "landlock",
+    ),
     Attack("-B./", "have an assembler of its own run", _FAKE_ASSEMBLER + "cc -B./ -c a.c", _shows_needle, "landlock"),
     Attack("@file", "read the secret as options", _SOURCE + "cc @{secret} -c a.c", _shows_needle, "landlock"),
     Attack(
@@ -138,9 +149,7 @@ ATTACKS = (
         _made("{outside}/d"),
         "landlock",
     ),
-    Attack(
-        "LD_PRELOAD", "run code in another program", _LIBRARY + "LD_PRELOAD=./p.so cat a.c", _shows_needle, "landlock"
-    ),
+    Attack("LD_PRELOAD", "run code in a program", _LIBRARY + "LD_PRELOAD=./p.so cat a.c", _shows_needle, "landlock"),
     Attack("a plugin", "run code in the compiler", _LIBRARY + "cc -fplugin=./p.so -c a.c", _shows_needle, "landlock"),
     # --- the network
     Attack("TCP", "connect to a service on this machine", "./attack tcp {tcp_port}", _heard, "landlock"),
@@ -164,9 +173,9 @@ ATTACKS = (
         "process",
     ),
     Attack("trace its executor", "take over the process that runs it", "./attack ptrace $PPID", _ended_well, "process"),
-    Attack("environment", "read the server's variables", "./attack environ {canary}", _ended_well, "process"),
-    Attack("memory by /proc", "read the server's memory", "./attack mem {canary}", _ended_well, "process"),
-    Attack("memory by a call", "read the server's memory", "./attack vm {canary}", _ended_well, "process"),
+    Attack("environment", "read the server's variables", "./attack environ {canary_backwards}", _ended_well, "process"),
+    Attack("memory by /proc", "read the server's memory", "./attack mem {canary_backwards}", _ended_well, "process"),
+    Attack("memory by a call", "read the server's memory", "./attack vm {canary_backwards}", _ended_well, "process"),
     Attack("open files", "find files of the server's open", "./attack descriptors", _ended_well, NEVER),
     Attack(
         "a daemon",
@@ -218,4 +227,6 @@ ATTACKS = (
 def command_of(attack: Attack, scene: Scene) -> str:
     """The attack's shell text, for this scene."""
     values = {name: getattr(scene, name) for name in scene.__struct_fields__}
-    return attack.command.format(**{**values, "secret": scene.secret, "boxes": " ".join(scene.boxes)})
+    return attack.command.format(
+        **{**values, "canary_backwards": scene.canary_backwards, "secret": scene.secret, "boxes": " ".join(scene.boxes)}
+    )

@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 from rakefarm import process
 from rakefarm.levels import LEVELS, rank
 from rakefarm.server.attacks import ATTACKS, Answer, Attack, Scene, command_of
-from rakefarm.server.sandbox import remove_tree
+from rakefarm.server.sandbox import choose_root, remove_tree
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, Role
 from rakefarm.wire.messages import (
@@ -78,7 +78,7 @@ class LevelReport(Struct, frozen=True):
 
 def attack_levels(levels: Sequence[str] = tuple(LEVELS), attacks: Sequence[Attack] = ATTACKS) -> list[LevelReport]:
     """Attack a server at each of the levels. Raises SelftestFailed."""
-    place = tempfile.mkdtemp(prefix="rakefarm-selftest-")
+    place = tempfile.mkdtemp(prefix="rakefarm-selftest-", dir=choose_root("", ""))
     try:
         os.chmod(place, 0o711)
         program = _compile(place)
@@ -154,9 +154,6 @@ def _server(level: str, here: str, canary: str) -> Iterator[tuple[tuple[str, int
         "HOME": os.path.join(here, "home"),
         "RAKEFARM_CANARY": canary,
     }
-    # In memory where the server would take it from, so that the box is one of the kernel's.
-    if os.access("/dev/shm", os.W_OK):
-        environment.pop("TMPDIR")
     server = process.start_background(words, environment, error=log)
     assert server.stdout is not None and server.stdin is not None
     try:
