@@ -16,6 +16,7 @@ from rakefarm import __version__, standard
 from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
+from rakefarm.levels import LEVELS
 
 if TYPE_CHECKING:
     from rakefarm.client.plain import ViewError
@@ -149,20 +150,12 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.server.options import settings_from
 
     if options.selftest:
-        return _selftest()
+        from rakefarm.server.selftest import selftest
+
+        return selftest()
     settings = settings_from(options, environ)
     logs.configure(settings.verbose)
     return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
-
-
-def _selftest() -> int:
-    from rakefarm.server.selftest import SelftestFailed, attack_levels, show_table
-
-    try:
-        good = show_table(attack_levels(), print)
-    except SelftestFailed as failure:
-        return _complain("rakeserver", str(failure))
-    return int(ExitStatus.OK if good else ExitStatus.ACTION_FAILED)
 
 
 # --- rakefarm calibrate ---------------------------------------------------------------------------------
@@ -239,6 +232,11 @@ def _add_build_arguments(parser: _Parser) -> None:
         metavar="NAME",
         help="how hosts are chosen: plan (default), lowest, lowest-burst, random, cores, round-robin, first, cpu,"
         " load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
+    )
+    parser.add_argument(
+        "--require-isolation",
+        metavar="LEVEL",
+        help="leave out hosts that confine commands less than this: " + ", ".join(LEVELS),
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
     add_arguments(parser)
@@ -333,10 +331,10 @@ def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) ->
         if not (jobs.isascii() and jobs.isdecimal() and 0 < int(jobs) <= 4096):
             raise ConfigError(f"-j {jobs}: not a whole number from 1 to 4096")
         changes["jobs"] = int(jobs)
-    fallback = options.fallback or environ.get("RAKEFARM_FALLBACK") or settings.fallback
-    if fallback not in FALLBACKS:
-        raise ConfigError(f"fallback {fallback!r}: choose one of {', '.join(FALLBACKS)}")
-    changes["fallback"] = fallback
+    for name, choices in (("fallback", FALLBACKS), ("require_isolation", tuple(LEVELS))):
+        changes[name] = getattr(options, name) or environ.get(f"RAKEFARM_{name.upper()}") or getattr(settings, name)
+        if changes[name] not in choices:
+            raise ConfigError(f"{name.replace('_', '-')} {changes[name]!r}: choose one of {', '.join(choices)}")
     policy = options.policy or environ.get("RAKEFARM_POLICY")
     if policy:
         changes["policy"] = policy
@@ -383,7 +381,7 @@ def _quote(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.rakefile import DEFAULT_PORT, read_rakefile
     from rakefarm.client.rakefile_model import RakefileError
 
-    options.jobs = options.fallback = options.policy = options.seed = None
+    options.jobs = options.fallback = options.policy = options.seed = options.require_isolation = None
     settings = _client_settings(options, environ)
     try:
         rakefile = read_rakefile("Rakefile") if os.path.isfile("Rakefile") else None

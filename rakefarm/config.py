@@ -128,6 +128,7 @@ class ClientSettings(Struct, frozen=True):
     connect_s: Wait = 3.0
     quote_s: Wait = 3.0
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 4
+    require_isolation: Annotated[str, Rule(lambda value: value in LEVELS, ", ".join(LEVELS))] = "none"
     policy: str = "plan"
     seed: int | None = None
     environment: Names = ()

@@ -141,7 +141,7 @@ class Farm:
                 self._in_use.add(link)
                 return link
         try:
-            link = connect(member.host, self._environ, self._settings.connect_s)
+            link = connect(member.host, self._environ, self._settings.connect_s, self._settings.require_isolation)
         except HostFailed as error:
             self.leave_out(member, str(error))
             return None
@@ -162,6 +162,7 @@ class Farm:
                     slots=welcome.slots,
                     server_version=welcome.software[:100],
                     isolation=welcome.isolation[:100],
+                    missing=tuple([word[:40] for word in welcome.missing[:20]]),
                 )
             )
         return link

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from rakefarm import __version__, transport
 from rakefarm.hosts import Host
+from rakefarm.levels import rank
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role
 from rakefarm.wire.messages import (
@@ -107,7 +108,7 @@ def refused(message: Message) -> RemoteProtocolError | Lost:
     return RemoteProtocolError(f"{type(message).__name__} was not expected")
 
 
-def connect(host: Host, environ: Mapping[str, str], connect_s: float) -> Link:
+def connect(host: Host, environ: Mapping[str, str], connect_s: float, required: str = "none") -> Link:
     """A new link to `host`, whose port is set. Raises HostFailed within about `connect_s` seconds for each address."""
     assert host.port is not None
     sock = _open(host, connect_s)
@@ -117,8 +118,12 @@ def connect(host: Host, environ: Mapping[str, str], connect_s: float) -> Link:
         link = Transport(sock, Connection(Role.CLIENT))
         link.set_timeout(connect_s)
         welcome = _introduce(link, environ)
+        _check_isolation(welcome, required)
         link.set_timeout(BEAT_S * MISSED_BEATS + 1.0)
         return Link(host.address, link, welcome)
+    except HostFailed:
+        sock.close()
+        raise
     except (Lost, ProtocolError, OSError) as error:
         sock.close()
         silent = isinstance(error, Lost) and "no sign of life" in str(error)
@@ -175,6 +180,12 @@ def _introduce(link: Transport, environ: Mapping[str, str]) -> Welcome:
     if message.version not in PROTOCOL_VERSIONS or not 1 <= message.slots <= 65536:
         raise RemoteProtocolError(f"the server chose version {message.version} and has {message.slots} slots")
     return message
+
+
+def _check_isolation(welcome: Welcome, required: str) -> None:
+    """Raises HostFailed when a server confines commands less than is required."""
+    if rank(welcome.isolation) < rank(required):
+        raise HostFailed(f"its isolation is {welcome.isolation[:40]!r}, and this build requires {required!r} or more")
 
 
 def wait_readable(links: list[Link], deadline: float) -> set[int]:

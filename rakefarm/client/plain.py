@@ -37,6 +37,7 @@ from rakefarm.events import (
     BuildFinished,
     Event,
     HostLeftOut,
+    HostReady,
     Notice,
     QuoteReceived,
 )
@@ -169,7 +170,7 @@ class Line(Struct, frozen=True):
 
 
 class Narrator:
-    """Events in words. `verbose` 1 adds a line per placed and retried action, 2 one per quote;
+    """Events in words. `verbose` 1 adds a line per host and per placed and retried action, 2 one per quote;
     `quiet` leaves only warnings, errors and failures."""
 
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
@@ -178,7 +179,7 @@ class Narrator:
         self._not_run: Counter[str] = Counter()  # by reason
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
         self._told: set[type[Event]] = {ActionFinished, HostLeftOut, Notice, BuildFinished}
-        self._told |= {ActionPlaced, ActionRetried} if self._verbose >= 1 else set()
+        self._told |= {HostReady, ActionPlaced, ActionRetried} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
     def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
@@ -199,6 +200,10 @@ class Narrator:
                         yield Line(
                             f"{count - NOT_RUN_LINES} more for the same reason: {safe_text(reason)}", "not run:", "red"
                         )
+            case HostReady():
+                lacking = f", without {safe_text(', '.join(event.missing))}" if event.missing else ""
+                isolation = f"isolation {safe_text(event.isolation)}{lacking}"
+                yield Line(f"{safe_text(event.host)}: {counted(event.slots, 'slot')}, {isolation}")
             case HostLeftOut():
                 text = f"{safe_text(event.host)} left out: {safe_text(event.reason)}"
                 yield Line(text, "warning:", "yellow", "rakefarm: ")

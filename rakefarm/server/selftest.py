@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from rakefarm import process
+from rakefarm import process, standard
+from rakefarm.exitcodes import ExitStatus
 from rakefarm.levels import LEVELS, rank
 from rakefarm.server.attacks import ATTACKS, Answer, Attack, Scene, command_of
 from rakefarm.server.sandbox import choose_root, remove_tree
@@ -331,6 +332,16 @@ class _Client:
                 case None:
                     self._open()
                     return result
+
+
+def selftest() -> int:
+    """`rakeserver --selftest`; answers the exit status, which is 1 when a level lets through what it must not."""
+    try:
+        good = show_table(attack_levels(), print)
+    except SelftestFailed as failure:
+        standard.say(f"rakeserver: error: {failure}")
+        return int(ExitStatus.USAGE)
+    return int(ExitStatus.OK if good else ExitStatus.ACTION_FAILED)
 
 
 def show_table(reports: Sequence[LevelReport], say: Callable[[str], object]) -> bool:
