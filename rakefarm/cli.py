@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 from msgspec import structs
@@ -143,7 +144,13 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     settings = settings_from(options, environ)
     logs.configure(settings.verbose)
-    return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
+    return serve(
+        settings,
+        lambda: settings_from(options, environ),
+        watch_stdin=options.until_eof,
+        shared_slots=options.shared_slots or "",
+        job_servers=options.job_server,
+    )
 
 
 # --- rakefarm calibrate ---------------------------------------------------------------------------------
@@ -203,7 +210,7 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.rakefile import read_rakefile
     from rakefarm.client.rakefile_model import RakefileError, locate
     from rakefarm.client.view import open_view
-    from rakefarm.embedded import EmbeddedFailed, embedded_farm
+    from rakefarm.embedded import embedded_server
 
     settings = _client_settings(options, environ)
     make_policy = find_policy(settings.policy)
@@ -232,7 +239,7 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             from rakefarm.client.preview import preview
 
             out, err = Channel("standard output", sys.stdout), Channel("standard error", sys.stderr)
-            return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs), out, err)
+            return preview(rakefile, hosts, settings, environ, partial(embedded_server, environ), out, err)
         with (
             open_view(
                 options.progress,
@@ -252,7 +259,7 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 environ,
                 [ledger, view],
                 keep_going=options.keep_going,
-                embedded=lambda: embedded_farm(environ, settings.jobs),
+                embedded=partial(embedded_server, environ),
                 make_policy=make_policy,
             )
     except TerminalGoneError:
@@ -263,8 +270,6 @@ def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return _complain("rakefarm", str(error), ExitStatus.ACTION_FAILED)
     except ViewError as error:
         return _complain("rakefarm", str(error))
-    except EmbeddedFailed as error:
-        return _complain("rakefarm", str(error), ExitStatus.FARM_FAILED)
 
 
 def _is_same_file(one: str, other: str) -> bool:
@@ -331,6 +336,7 @@ def _quote(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.quote import quote
     from rakefarm.client.rakefile import DEFAULT_PORT, read_rakefile
     from rakefarm.client.rakefile_model import RakefileError
+    from rakefarm.embedded import embedded_server
 
     options.jobs = options.fallback = options.policy = options.seed = None
     settings = _client_settings(options, environ)
@@ -347,5 +353,12 @@ def _quote(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not hosts:
         raise ConfigError("no host is named: use --hosts, RAKEFARM_HOSTS, a Rakefile or client.toml")
     return quote(
-        " ".join(options.words), options.requires, options.needs, hosts, settings, environ, as_json=options.json
+        " ".join(options.words),
+        options.requires,
+        options.needs,
+        hosts,
+        settings,
+        environ,
+        partial(embedded_server, environ),
+        as_json=options.json,
     )

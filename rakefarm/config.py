@@ -52,11 +52,13 @@ class ServerSettings(Struct, frozen=True):
 
 
 class ClientSettings(Struct, frozen=True):
-    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots."""
+    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots; 0 local slots:
+    as many as this machine has cores."""
 
     hosts: tuple[str, ...] = ()
     jobs: int = 0
     local_jobs: int = 0
+    local_slots: int = 0
     fallback: str = "next"
     connect_s: float = 3.0
     quote_s: float = 3.0

@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, IPv6Address
 from msgspec import Struct
 from msgspec.structs import replace
 
+LOCAL = "local"
+"""This machine, when no port is named; `local:6238` is a host of that name."""
 MAX_PORT = 65535
 MAX_SLOTS = 4096
 MAX_NAME_LENGTH = 253  # RFC 1035, 2.3.4, without the root label
@@ -43,6 +45,11 @@ class Host(Struct, frozen=True):
     name: str
     port: int | None = None
     slots: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """This machine itself, which then bids like a host."""
+        return self.name == LOCAL and self.port is None
 
     @property
     def address(self) -> str:
@@ -100,8 +107,8 @@ def parse_host_list(text: str) -> tuple[Host, ...]:
 
 
 def with_default_port(host: Host, port: int) -> Host:
-    """The host itself when it names a port, else the same host at `port`."""
-    return host if host.port is not None else replace(host, port=port)
+    """The host itself when it names a port or is this machine, else the same host at `port`."""
+    return host if host.port is not None or host.is_local else replace(host, port=port)
 
 
 def parse_number(text: str, largest: int) -> int | None:

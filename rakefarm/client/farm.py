@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from rakefarm.client.link import HostFailed, Link, connect
 from rakefarm.config import ClientSettings
+from rakefarm.embedded import EmbeddedFailed, WaitReady
 from rakefarm.events import HostLeftOut, HostReady, Stream
 from rakefarm.hosts import Host
 from rakefarm.market.policy import HostFacts
@@ -67,8 +68,15 @@ class Farm:
     """All hosts of one build. For any thread, except `start`."""
 
     def __init__(
-        self, hosts: Sequence[Host], settings: ClientSettings, environ: Mapping[str, str], stream: Stream
+        self,
+        hosts: Sequence[Host],
+        settings: ClientSettings,
+        environ: Mapping[str, str],
+        stream: Stream,
+        local: WaitReady | None = None,
     ) -> None:
+        """`local`: where the server of this machine listens, if it is one of the hosts."""
+        self._local = local
         self._settings = settings
         self._environ = environ
         self._stream = stream
@@ -146,8 +154,8 @@ class Farm:
                 self._in_use.add(link)
                 return link
         try:
-            link = connect(member.host, self._environ, self._settings.connect_s)
-        except HostFailed as error:
+            link = connect(self._place_of(member.host), self._environ, self._settings.connect_s)
+        except (HostFailed, EmbeddedFailed) as error:
             self.leave_out(member, str(error))
             return None
         with self._lock:
@@ -170,6 +178,12 @@ class Farm:
                 )
             )
         return link
+
+    def _place_of(self, host: Host) -> Host:
+        if not host.is_local:
+            return host
+        assert self._local is not None
+        return self._local()
 
     def give_back(self, member: Member, link: Link) -> None:
         """Keep a link for the next question."""

@@ -199,7 +199,7 @@ class PlanPolicy:
             for host in self._hosts.values()
             if not host.waiting
             and host.curve is not None
-            and (not host.ours or host.curve.running + host.curve.waiting > host.ours)
+            and (not host.ours or host.curve.waiting or host.curve.running > host.ours)
         }
         if not shared:
             return

@@ -30,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
     parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
+    parser.add_argument("--shared-slots", metavar="FILE", help="take slots from this fifo, which others share")
+    parser.add_argument(
+        "--job-server",
+        metavar="AUTH",
+        action="append",
+        default=[],
+        help="run a command only with a token of a make's job server, R,W or fifo:PATH; may be repeated",
+    )
     parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
 
 

@@ -51,7 +51,7 @@ def run_worker(
         _raise_open_files()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
-        worker_grants = grants.open()
+        worker_grants = grants.open(number)
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else "its directories"
         logger.error("a worker can't start: %s: %s", place, error.strerror)
@@ -67,6 +67,7 @@ def run_worker(
         crew.serve(channel)
     finally:
         executors.end_all()
+        worker_grants.give_tokens_back()
         sandbox.remove()
     return 0
 
