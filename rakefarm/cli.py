@@ -19,6 +19,7 @@ from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
 
 FALLBACKS = ("next", "local", "never")
+MAX_JOBS = 4096
 
 
 class _Parser(argparse.ArgumentParser):
@@ -284,9 +285,10 @@ def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) ->
     changes: dict[str, object] = {}
     jobs = options.jobs or environ.get("RAKEFARM_JOBS")
     if jobs is not None:
-        if not (jobs.isascii() and jobs.isdecimal() and 0 < int(jobs) <= 4096):
-            raise ConfigError(f"-j {jobs}: not a whole number from 1 to 4096")
-        changes["jobs"] = int(jobs)
+        changes["jobs"] = _whole_number("-j", jobs)
+    local_slots = environ.get("RAKEFARM_LOCAL_SLOTS") or str(settings.local_slots or "")
+    if local_slots:
+        changes["local_slots"] = _whole_number("local_slots", local_slots)
     fallback = options.fallback or environ.get("RAKEFARM_FALLBACK") or settings.fallback
     if fallback not in FALLBACKS:
         raise ConfigError(f"fallback {fallback!r}: choose one of {', '.join(FALLBACKS)}")
@@ -305,6 +307,12 @@ def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) ->
         # The Rakefile's own hosts come before the file's.
         changes["hosts"] = ("", *settings.hosts)
     return structs.replace(settings, **changes)
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= MAX_JOBS):
+        raise ConfigError(f"{name} {text}: not a whole number from 1 to {MAX_JOBS}")
+    return int(text)
 
 
 def _choose_hosts(settings: ClientSettings, named: tuple[Host, ...], port: int) -> tuple[Host, ...]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from server_vocabulary import DEADLINE_S, other_process, wait_until
 
-from rakefarm.slots import LOOK_AGAIN_S, OpenSlots, Slots
+from rakefarm.slots import LOOK_AGAIN_S, Slots
 
 
 @pytest.fixture
@@ -116,6 +116,33 @@ def test_the_listener_wakes_waiters_for_a_dead_worker(slots: Slots) -> None:
     assert not select.select([view.event], [], [], 0)[0]
     slots.wake_waiters()
     assert select.select([view.event], [], [], 0)[0]
+
+
+def test_who_waits_is_seen_by_others_and_not_by_itself(slots: Slots) -> None:
+    first, second = slots.open(), slots.open()
+    with first.waiting(), first.waiting():
+        assert second.others_wait and not first.others_wait
+        with second.waiting():
+            assert first.others_wait
+        assert not first.others_wait
+    assert not second.others_wait
+
+
+def test_anyone_can_count_what_is_taken(slots: Slots) -> None:
+    first, second = slots.open(), slots.open()
+    assert first.try_take() == 0
+    assert (first.count_taken(), second.count_taken()) == (1, 1)
+    assert second.try_take() == 1
+    assert (first.count_taken(), second.count_taken()) == (2, 2)
+    first.close()
+    assert second.count_taken() == 1
+
+
+def test_an_event_that_nobody_takes_does_no_harm(slots: Slots) -> None:
+    view = slots.open()
+    for _ in range(70_000):  # more than a pipe holds
+        slots.wake_waiters()
+    assert view.try_take(woken=True) == 0
 
 
 def test_a_waiter_looks_for_itself_often_enough() -> None:
