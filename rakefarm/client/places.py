@@ -235,7 +235,7 @@ def shared_path(environ: Mapping[str, str]) -> str:
     open. Raises OSError."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if not _is_private(runtime):
-        runtime = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/", ".cache")
+        runtime = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/var/cache", ".cache")
     directory = os.path.join(runtime, "rakefarm")
     os.makedirs(directory, mode=0o700, exist_ok=True)
     path = os.path.join(directory, "slots")
