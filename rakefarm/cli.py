@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     calibrator = commands.add_parser("calibrate", help="hold bids against what came of them, from the ledger")
     _add_calibrate_arguments(calibrator)
     calibrator.set_defaults(run=_calibrate)
+    keeper = commands.add_parser("key", help="make, show and distribute the keys that open the farm")
+    _add_key_arguments(keeper)
     return _run(parser, arguments)
 
 
@@ -144,6 +146,15 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = settings_from(options, environ)
     logs.configure(settings.verbose)
     return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
+
+
+# --- rakefarm key ---------------------------------------------------------------------------------------
+
+
+def _add_key_arguments(parser: argparse.ArgumentParser) -> None:
+    from rakefarm.security.administration import add_arguments
+
+    add_arguments(parser)
 
 
 # --- rakefarm calibrate ---------------------------------------------------------------------------------
