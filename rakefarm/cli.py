@@ -191,6 +191,7 @@ def _add_build_arguments(parser: _Parser) -> None:
     parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
     parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
+    _add_key_options(parser)
     parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
     parser.add_argument(
         "--policy", metavar="NAME", help="how hosts are chosen: plan (default), lowest, … or FILE.py:NAME"
@@ -204,6 +205,13 @@ def _add_build_arguments(parser: _Parser) -> None:
         help="write events as JSON lines: --json to standard output, --json=FILE to a file",
     )
     parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
+
+
+def _add_key_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the farm's key (default: $XDG_CONFIG_HOME/rakefarm/keys if it is there)"
+    )
+    parser.add_argument("--insecure", action="store_true", help="talk to hosts on the network without any proof")
 
 
 def _build(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -304,6 +312,10 @@ def _client_settings(options: argparse.Namespace, environ: Mapping[str, str]) ->
         if not (options.seed.isascii() and options.seed.isdecimal() and len(options.seed) <= 18):
             raise ConfigError(f"--seed {options.seed}: not a whole number")
         changes["seed"] = int(options.seed)
+    if key_file := options.key_file or environ.get("RAKEFARM_KEY_FILE"):
+        changes["key_file"] = key_file
+    if options.insecure:
+        changes["insecure"] = True
     given = options.hosts or environ.get("RAKEFARM_HOSTS")
     if given:
         changes["hosts"] = (given,)
@@ -334,6 +346,7 @@ def _add_quote_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--needs", metavar="KEY[=VALUE]", action="append", default=[], help="a resource; may be repeated"
     )
+    _add_key_options(parser)
     parser.add_argument("--json", action="store_true", help="print an array of objects instead")
     parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
 

@@ -47,6 +47,19 @@ class ServerSettings(Struct, frozen=True):
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     verbose: bool = False
     quiet_hours: str = ""
+    key_file: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
+    audit_log: str = ""
+    proof_s: float = 5.0
+    unproven: int = 64
+    unproven_per_address: int = 8
+    penalty_s: float = 60.0
+    minimum_rate: int = 1 << 10
+    idle_s: float = 3600.0
+    unacknowledged_s: float = 30.0
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
 
@@ -67,6 +80,12 @@ class ClientSettings(Struct, frozen=True):
     ledger: bool = True
     ledger_size: int = 32 << 20
     ledger_hash: bool = False
+    key_file: str = ""
+    key_name: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)

@@ -324,8 +324,8 @@ def run_with_input(arguments: Sequence[str], environment: Mapping[str, str], dat
 
 
 def start_filter(arguments: Sequence[str], environment: Mapping[str, str], end: int, errors: int) -> int:
-    """Start a program that reads from and writes to the socket `end`, and complains into the file `errors`, in a session
-    of its own; answers its pid. Raises OSError."""
+    """Start a program that reads from and writes to the socket `end`, and complains into the file `errors`, in a
+    session of its own; answers its pid. Raises OSError."""
     return os.posix_spawnp(
         arguments[0],
         list(arguments),

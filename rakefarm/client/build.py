@@ -86,6 +86,7 @@ def _run(
     embedded: bool,
 ) -> int:
     """Answers how many messages of the protocol it took."""
+    farm = Farm(hosts, settings, environ, stream)
     stream.emit(
         BuildStarted(
             rakefile=rakefile.path,
@@ -101,7 +102,6 @@ def _run(
         stream.emit(
             Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
-    farm = Farm(hosts, settings, environ, stream)
     experiences = Experiences(environ)
     try:
         farm.start()

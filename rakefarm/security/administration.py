@@ -40,8 +40,8 @@ trap 'rm -f "$new"' EXIT
 if [ -e "$file" ]; then cat "$file" > "$new" && printf '\\n' >> "$new" || exit 1; fi
 printf '%s\\n' "$line" >> "$new" && mv "$new" "$file"
 """
-"""What ssh has the other machine's shell do: with words of its own only, so that no program there has the token among its
-arguments. A file may lack its last newline, so one is added; empty lines do no harm."""
+"""What ssh has the other machine's shell do: with words of its own only, so that no program there has the token among
+its arguments. A file may lack its last newline, so one is added; empty lines do no harm."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

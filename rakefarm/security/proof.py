@@ -42,7 +42,7 @@ def prove(key: Key, role: Role, client_nonce: bytes, server_nonce: bytes, certif
 def check_client(
     keyring: Keyring, name: str, proof: bytes, client_nonce: bytes, server_nonce: bytes, certificate: bytes
 ) -> Key | None:
-    """In a server: the key that the client has proved to hold, or None. It takes as long for a name that there is not."""
+    """In a server: the key that the client has proved to hold, or None. A name that there is not takes as long."""
     known = keyring.get(name)
     # The name is hashed, too, so the stand-in needs one of the same length.
     key = known or Key(name, _NOBODY.token)

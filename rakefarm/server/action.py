@@ -74,6 +74,8 @@ class Action:
         self._beat_at = self._received + BEAT_S
         self._phase = "queued"
         self._grant: Grant | None = None
+        self.outcome, self.status = "lost", 0
+        """How it ended, for the audit log: as in RESULT, or declined (empty: before anything was begun), or lost."""
 
     def run(self) -> None:
         """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
@@ -81,6 +83,7 @@ class Action:
         try:
             declined = self._commit()
             if declined is not None:
+                self.outcome = ""
                 self._transport.send(declined)
                 return
             try:
@@ -122,6 +125,7 @@ class Action:
 
     def _decline(self, reason: str, text: str) -> None:
         """We, and not the command, failed: the client is told, and the price remembers it for a while."""
+        self.outcome = f"declined: {reason}"
         if reason != "input_lost":
             self._work.board.scoreboard.add_fault(self._work.settings.price.fault_half_life_s)
         self._transport.send(Decline(reason, text))
@@ -187,7 +191,7 @@ class Action:
         left = next(outstanding, None)
         if left is not None:
             raise Malformed(f"SUPPLIED, but FILE {left} is missing")
-        self._transport.set_timeout(0)
+        self._transport.set_timeout(self._work.settings.idle_s)
         self._beat_at = time.monotonic() + BEAT_S
 
     def _beat(self) -> None:
@@ -282,6 +286,7 @@ class Action:
                 outcome, detail = "unfit_output", str(unfit)
             except MissingOutput as missing:
                 outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
+        self.outcome, self.status = outcome, status
         gather = self._transport.gather
         gather(
             Result(

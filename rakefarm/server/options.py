@@ -19,7 +19,9 @@ SPARE_WORKERS = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `rakeserver` and `rakefarm serve`."""
     parser.add_argument("place", nargs="*", metavar="[HOST] PORT", help="port, or address and port, to listen on")
-    parser.add_argument("-i", "--address", metavar="ADDR", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "-i", "--address", metavar="ADDR", help="address to listen on, or unix:/PATH (default: 127.0.0.1)"
+    )
     parser.add_argument("-p", "--port", metavar="PORT", help="port; 0 lets the system pick (default: 6238)")
     parser.add_argument("-v", "--verbose", action="store_true", help="log each connection and action")
     parser.add_argument("--slots", metavar="N", help="commands at one time (default: one a core)")
@@ -29,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
     parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the keys that open this server (default: $XDG_CONFIG_HOME/rakefarm/keys)"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="listen on the network without a key: anybody can run programs here"
+    )
+    parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
 
@@ -62,6 +71,12 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         if not os.path.isdir(options.shared):
             raise ConfigError(f"--shared {options.shared}: not a directory")
         changes["shared"] = os.path.abspath(options.shared)
+    for name in ("key_file", "audit_log"):
+        value = getattr(options, name) or environ.get(f"RAKEFARM_{name.upper()}")
+        if value:
+            changes[name] = value
+    if options.insecure:
+        changes["insecure"] = True
     if options.verbose:
         changes["verbose"] = True
     settings = structs.replace(settings, **changes)
@@ -75,6 +90,11 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
     for name, value, highest in (("port", settings.port, 65535), ("slots", slots, 4096), ("workers", workers, 8192)):
         _number(name, str(value), 0, highest)
+    for name in ("unproven", "unproven_per_address"):
+        _number(name, str(getattr(settings, name)), 1, 512)
+    for name, shortest, longest in (("proof_s", 0.1, 60.0), ("unacknowledged_s", 1.0, 86_400.0)):
+        if not shortest <= getattr(settings, name) <= longest:
+            raise ConfigError(f"{name} {getattr(settings, name):g}: not from {shortest:g} to {longest:g} seconds")
     try:
         parse_licenses(settings.licenses)
     except ValueError as error:
