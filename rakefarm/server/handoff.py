@@ -1,8 +1,8 @@
 """Passing an open socket from the listener to a worker, over a Unix SEQPACKET pair.
 
 Messages of the listener: CONNECTION (with the socket's descriptor, and its ticket in two bytes: see `door`), DRAIN. Of
-the worker: READY, once. The end of the pair means that the other process is gone. After a hand-over the socket is open in exactly one process; only one
-that must still prove something stays open in the listener, too.
+the worker: READY, once. The end of the pair means that the other process is gone. After a hand-over the socket is open
+in exactly one process; only one whose client must still prove something stays open in the listener, too.
 """
 
 import socket

@@ -9,6 +9,7 @@ from msgspec import structs
 from rakefarm import __version__
 from rakefarm.config import ConfigError, ServerSettings, load_settings
 from rakefarm.market.needs import parse_size
+from rakefarm.security import PROMISE
 from rakefarm.server.grants import parse_licenses
 from rakefarm.server.hours import parse_hours
 
@@ -18,6 +19,7 @@ SPARE_WORKERS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `rakeserver` and `rakefarm serve`."""
+    parser.epilog = f"Our promise: {PROMISE} How far it holds: docs/security.md."
     parser.add_argument("place", nargs="*", metavar="[HOST] PORT", help="port, or address and port, to listen on")
     parser.add_argument(
         "-i", "--address", metavar="ADDR", help="address to listen on, or unix:/PATH (default: 127.0.0.1)"
