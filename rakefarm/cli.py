@@ -194,7 +194,10 @@ def _add_build_arguments(parser: _Parser) -> None:
     _add_key_options(parser)
     parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
     parser.add_argument(
-        "--policy", metavar="NAME", help="how hosts are chosen: plan (default), lowest, … or FILE.py:NAME"
+        "--policy",
+        metavar="NAME",
+        help="how hosts are chosen: plan (default), lowest, lowest-burst, random, cores, round-robin, first, cpu,"
+        " load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
     parser.add_argument("--progress", choices=("auto", "live", "plain", "none"), default="auto", help="how to show it")

@@ -73,6 +73,23 @@ class HostLeftOut(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class HostLoad(Event, frozen=True, kw_only=True):
+    """How a host said that it stands: cores, those that others and that all keep busy, commands of the farm that run
+    and that wait, its learned speed, the load average of a minute, memory left (bytes), and how old this is (seconds)."""
+
+    name: ClassVar[str] = "host_load"
+    host: str
+    cores: int
+    busy: float
+    busy_in_all: float
+    running: int
+    waiting: int
+    speed: float
+    load_average: float
+    memory_available_bytes: int
+    sample_age_s: float
+
+
 class SetStarted(Event, frozen=True, kw_only=True):
     """An action set begins; `index` counts from 0 in file order."""
 
@@ -107,7 +124,8 @@ class QuoteReceived(Event, frozen=True, kw_only=True):
 
 class ActionPlaced(Event, frozen=True, kw_only=True):
     """This host has won the action, at this price and with this prediction in seconds from now to its end ("local", and
-    neither, for an action that runs here)."""
+    neither, for an action that runs here). `terms` are the parts of the price by name, in the proportions that the host
+    last asked in for such an action."""
 
     name: ClassVar[str] = "action_placed"
     action: int
@@ -115,6 +133,7 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
     price: float | None
     attempt: int = 1
     seconds: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 class ActionPhase(Event, frozen=True, kw_only=True):

@@ -172,10 +172,10 @@ class Dispatcher:
             self._learn(job, performed)
         except Declined as declined:
             if declined.reason in ("full", "license_in_use") and declined.curve is not None:
-                full = declined.curve
+                full, lacking = declined.curve, declined.reason == "license_in_use"
                 with self._lock:
                     self._plan.taken_back(job.number)
-                self._there.end_with(lambda: self._broker.refused(job, host, full))
+                self._there.end_with(lambda: self._broker.refused(job, host, full, lacking))
             else:
                 self._lose(assignment, str(declined), "")
             return

@@ -90,6 +90,7 @@ class Performer:
                 price=assignment.price,
                 attempt=attempt,
                 seconds=assignment.seconds,
+                terms=assignment.terms,
             )
         )
         link = assignment.link

@@ -37,7 +37,8 @@ SHORTEST_WORK_S = 1e-6
 
 class Load(Struct, frozen=True):
     """A machine's load: cores, busy cores of other users (0 to cores) and of all (for comparison), shares 0 to 1,
-    bytes; `age_s` since it was read; `owner_idle_s` since somebody at the machine touched it."""
+    bytes; `age_s` since it was read; `owner_idle_s` since somebody at the machine touched it; the load average of the
+    last minute (for comparison)."""
 
     cores: int
     busy: float
@@ -47,6 +48,7 @@ class Load(Struct, frozen=True):
     age_s: float = 0.0
     owner_idle_s: float = 1e9
     busy_in_all: float = 0.0
+    load_average: float = 0.0
 
 
 class Commitments(Struct, frozen=True):
@@ -134,6 +136,9 @@ def curve_of(load: Load, commitments: Commitments, standing: Standing, run_s: fl
         version=standing.version,
         valid_s=CURVE_VALID_S,
         free_in_s=free_times(commitments.slots, commitments.ends_in_s, reserved, run_s),
+        load_average=load.load_average,
+        memory_available_bytes=load.memory_available,
+        sample_age_s=load.age_s,
     )
 
 

@@ -166,6 +166,12 @@ def lowest_cpu(view: View, bids: Sequence[Quoted]) -> int:
     return shares.index(min(shares))
 
 
+def lowest_load_average(view: View, bids: Sequence[Quoted]) -> int:
+    """The lowest load average of the last minute for each core: what uptime(1) says, and many batch systems go by."""
+    loads = [bid.curve.load_average / bid.curve.cores for bid in bids]
+    return loads.index(min(loads))
+
+
 def fewest_in_flight(view: View, bids: Sequence[Quoted]) -> int:
     """The fewest of the farm's commands, running or waiting, for each core."""
     loads = [(bid.curve.running + bid.curve.waiting) / bid.curve.cores for bid in bids]

@@ -141,7 +141,7 @@ class Action:
         if lease is not None and sorted(licenses) != sorted(name for name, _ in lease.grant.licenses):
             self._talk.give_back(lease)  # it holds licences for another action
             lease = None
-        promised = lease is not None and lease.needs == request.task.needs and not self._work.board.scoreboard.draining
+        promised = lease is not None and lease.covers(request.task) and not self._work.board.scoreboard.draining
         refusal = None if promised else desk.refusal(request.task)
         if refusal is not None:
             if lease is not None:

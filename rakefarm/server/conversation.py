@@ -42,6 +42,10 @@ FAREWELL_S = 1.0
 IDLE = frozenset({*GREETINGS, State.READY, State.CLOSED})
 
 
+class _Draining(Exception):
+    """The server takes no new work: nobody should stand in its queue any more."""
+
+
 class Conversation:
     """Talks with one client until it leaves, breaks the protocol, or is lost."""
 
@@ -174,13 +178,19 @@ class Conversation:
 
         def beat() -> None:
             nonlocal beat_at
+            if self.workplace.board.scoreboard.draining:
+                raise _Draining
             if time.monotonic() >= beat_at:
                 self.transport.send(Progress("waiting", time.monotonic() - began, 0.0, 0))
                 beat_at = time.monotonic() + BEAT_S
 
-        grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
+        try:
+            grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
+        except _Draining:
+            self.transport.send(self._answer(task))
+            return
         self._leases += 1
-        self._lease = Lease(self._leases, grant, task.needs)
+        self._lease = Lease(self._leases, grant, task)
         answer = self._answer(task, self._leases)
         if isinstance(answer, Decline):
             self._give_lease_back()

@@ -211,6 +211,7 @@ class Listener:
     def _drain(self) -> float:
         logger.info("draining: no new work; what runs comes to its end (again to end now)")
         self._scoreboard.drain()
+        self._grants.slots.wake_waiters()  # who only waits for a slot is told at once
         self._close_socket()
         self._pool.retire_all()
         return time.monotonic() + self._pool.settings.drain_s

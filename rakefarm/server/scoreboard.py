@@ -20,7 +20,8 @@ from msgspec import Struct
 from rakefarm.market.bid import Commitments, Load
 from rakefarm.market.speed import decayed, learn_speed
 
-_HEADER = struct.Struct("=QdQddQQddQ")  # version, taken_at, cores, busy, io, available, total, owner, in all, draining
+# version, taken_at, cores, busy, io, available, total, owner, in all, load average, draining
+_HEADER = struct.Struct("=QdQddQQdddQ")
 _STANDING = struct.Struct("=ddd")  # speed, faults, faults counted at
 _CELL = struct.Struct("=QQQQd")  # running, waiting, leased, connections closed, waiting since
 _SLOT = struct.Struct("=Qd")  # worker + 1 (0: free), expected end
@@ -61,6 +62,7 @@ class Scoreboard:
             load.memory_total,
             load.owner_idle_s,
             load.busy_in_all,
+            load.load_average,
             int(self.draining),
         )
         self._write(0, _NUMBER.pack(self._version + 1))
@@ -75,10 +77,9 @@ class Scoreboard:
     def load(self) -> Load:
         """The newest sample, with its age."""
         while True:
-            version, taken_at, cores, busy, io_wait, available, total, owner, in_all, _ = _HEADER.unpack_from(self._map)
+            version, taken_at, cores, busy, io_wait, available, total, *rest, _ = _HEADER.unpack_from(self._map)
             if not version % 2 and _NUMBER.unpack_from(self._map, 0)[0] == version:
-                age_s = max(0.0, time.monotonic() - taken_at)
-                return Load(cores, busy, io_wait, available, total, age_s, owner, in_all)
+                return Load(cores, busy, io_wait, available, total, max(0.0, time.monotonic() - taken_at), *rest)
 
     @property
     def draining(self) -> bool:

@@ -216,11 +216,10 @@ def test_who_waits_when_the_server_drains_is_declined(start_server: StartServer,
     queued.send(execute(b"exit 4"))
     queued.wait_phase("queued")
     server.process.send_signal(signal.SIGTERM)
-    server.wait_for_log("draining")
+    answer = waiting.finish_waiting()
+    assert isinstance(answer, Decline) and answer.reason == "draining", "while no slot is free"
     gate.open()
     assert busy.finish().result.status == 3  # type: ignore[union-attr]
-    answer = waiting.finish_waiting()
-    assert isinstance(answer, Decline) and answer.reason == "draining"
     assert queued.finish().result.status == 4, "it had been taken"  # type: ignore[union-attr]
     assert server.wait() == 0
 

@@ -45,6 +45,9 @@ CURVE = Curve(
     version=77_000_001,
     valid_s=1.0,
     free_in_s=(0.21875, 6.5, 12.75),
+    load_average=3.625,
+    memory_available_bytes=6_000_000_000,
+    sample_age_s=0.0625,
 )
 OFFER = Offer(
     price=0.75,
