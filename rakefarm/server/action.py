@@ -58,6 +58,10 @@ class Talk(Protocol):
     def give_back(self, lease: Lease) -> None:
         """Nothing comes of a lease."""
 
+    @property
+    def user(self) -> int:
+        """The number of the user whose work it is."""
+
     def expect(self, *kinds: type[Message]) -> Message:
         """The client's next message, of one of these kinds."""
 
@@ -150,7 +154,7 @@ class Action:
         if lease is not None:
             self._begin(lease.grant, leased=True)
         elif request.start:
-            grant = take_now(self._work, licenses)
+            grant = take_now(self._work, licenses, self._talk.user)
             if grant is None:
                 return self._full(licenses)
             self._begin(grant, leased=False)
@@ -173,6 +177,7 @@ class Action:
         grant, self._grant = self._grant, None
         if grant is not None:
             self._work.board.end(grant.slot)
+            self._work.board.let_go(grant.slot)
             self._work.grants.give_back(grant)
 
     # --- inputs ---------------------------------------------------------------------------------------
@@ -206,7 +211,8 @@ class Action:
         """Run it in its slot; answers the file system's time at its start, how it ended, and its long outputs."""
         task, desk = self._request.task, self._talk.desk
         if self._grant is None:
-            self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=True)
+            licenses, user = licenses_of(task), self._talk.user
+            self._begin(wait_for_grant(self._work, self._transport, licenses, user, self._beat), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
         executor = self._work.executors.take()

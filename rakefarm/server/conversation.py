@@ -17,6 +17,7 @@ from rakefarm.server.audit import shown
 from rakefarm.server.desk import Desk, licenses_of
 from rakefarm.server.grants import Lease
 from rakefarm.server.turn import wait_for_grant
+from rakefarm.server.users import number_of
 from rakefarm.server.workplace import Workplace
 from rakefarm.transport import Lost, Pace, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role, State
@@ -61,6 +62,8 @@ class Conversation:
         self.desk = desk
         self._lease: Lease | None = None
         self._leases = 0
+        self.user = 0
+        """The number of the user that the client has proved to be, or says it is: they get slots in turn."""
 
     @property
     def idle(self) -> bool:
@@ -105,7 +108,7 @@ class Conversation:
         visitor = self.workplace.admission.admit(self.transport, lambda: self._tell_door(door.SPEAKS))
         if visitor is None:
             return
-        self.visitor = visitor
+        self.visitor, self.user = visitor, number_of(visitor.user)
         self._tell_door(door.INSIDE)
         self._welcome(visitor)
         self.transport.set_timeout(settings.idle_s)
@@ -185,7 +188,7 @@ class Conversation:
                 beat_at = time.monotonic() + BEAT_S
 
         try:
-            grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
+            grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), self.user, beat)
         except _Draining:
             self.transport.send(self._answer(task))
             return
@@ -206,6 +209,7 @@ class Conversation:
     def give_back(self, lease: Lease) -> None:
         """Nothing comes of a lease."""
         self.workplace.board.count(leased=-1)
+        self.workplace.board.let_go(lease.grant.slot)
         self.workplace.grants.give_back(lease.grant)
 
     def _give_lease_back(self) -> None:
