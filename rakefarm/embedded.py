@@ -1,4 +1,4 @@
-"""A server on this machine for one build: a real one, on loopback, on a port that the system picks.
+"""A server on this machine for one build: a real one, on a Unix socket that only this user can connect to.
 
 It is what `local` among the hosts means, and the whole farm where no host is named. Price, staging and sandbox are so
 the very same code as on any host. What differs is what it shares with this user's other builds: the slots of this
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from rakefarm.hosts import Host, parse_host
+from rakefarm.hosts import LOCAL, UNIX, Host
 from rakefarm.process import start_background
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ EmbeddedServer = Callable[[Shares], contextlib.AbstractContextManager[WaitReady]
 @contextlib.contextmanager
 def embedded_server(environ: Mapping[str, str], shares: Shares) -> Iterator[WaitReady]:
     """A server for as long as the context lasts. It starts while we go on."""
-    options = ["--until-eof", "--port", "0", "--address", "127.0.0.1"]
-    options += ["--slots", str(shares.slots), "--shared-slots", shares.path]
+    options = ["--until-eof", "--address", UNIX, "--slots", str(shares.slots), "--shared-slots", shares.path]
     for auth in shares.job_servers:
         options += ["--job-server", auth]
     variables = {**environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -63,9 +62,10 @@ def embedded_server(environ: Mapping[str, str], shares: Shares) -> Iterator[Wait
             if address is None:
                 assert server.stdout is not None
                 line = server.stdout.readline().decode("utf-8", "replace")
-                if not line.startswith("listening on "):
+                if not line.startswith(f"listening on {UNIX}"):
                     raise EmbeddedFailed("the embedded farm could not be started")
-                address = parse_host(line.split()[2])
+                path = line.removeprefix(f"listening on {UNIX}").partition(" slots=")[0]
+                address = Host(LOCAL, way="unix", path=path)
             return address
 
     try:

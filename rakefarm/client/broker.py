@@ -13,18 +13,20 @@ import random
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
+from rakefarm.client.market_record import MarketRecord
 from rakefarm.client.policy_guard import PolicyGuard
 from rakefarm.client.quotes import absurdity
 from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
 from rakefarm.events import QuoteReceived, Stream
 from rakefarm.market import policy as market
+from rakefarm.market.curve import Curve
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
@@ -37,13 +39,14 @@ SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 
 
 class Assignment(Struct, frozen=True):
-    """An action for a runner: where, at what price, and the link that holds a slot for it, if there is one."""
+    """An action for a runner: where, by which award, the action that hosts were asked for to decide it (0: none), and
+    the link that holds a slot for it, if there is one."""
 
     job: RemoteJob
     member: Member
-    price: float
-    seconds: float
-    start_now: bool
+    award: market.Award
+    terms: Mapping[str, float]
+    quoted_as: int
     link: Link | None = None
     lease: int = 0
 
@@ -84,9 +87,11 @@ class Broker:
         self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
         self._flying: set[int] = set()
         self._questions: dict[int, _Question] = {}
-        self._leases: dict[str, tuple[Link, Offer]] = {}
+        self._leases: dict[str, tuple[_Question, Offer]] = {}
         self._refusals = Refusals()
+        self._record = MarketRecord(stream.emit)
         self._asked_again: dict[object, float] = {}
+        self._quoted_as: dict[object, int] = {}  # by task, the action that hosts were asked for last
         self._down: set[str] = set()
         self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
         self._reviving: set[str] = set()
@@ -218,12 +223,12 @@ class Broker:
             self._check_hopeless()
             return
         self._refusals.forget(job.market.task, member.name)
+        self._record.offer(member.name, job.market.task, answer, time.monotonic())
         if question.waits and answer.lease:
-            self._leases[member.name] = (question.link, answer)
-            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve)))
-            unused = self._leases.pop(member.name, None)
-            if unused is not None:
-                self._farm.discard(unused[0])  # which gives the slot up at once
+            self._leases[member.name] = (question, answer)
+            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve, job.market)))
+            if self._leases.pop(member.name, None) is not None:
+                self._farm.discard(question.link)  # not used: which gives the slot up at once
             return
         self._farm.give_back(member, question.link)
         terms = {term.name: term.value for term in answer.terms}
@@ -248,18 +253,20 @@ class Broker:
 
     # --- what happened, from any thread ---------------------------------------------------------------
 
-    def finished(self, job: RemoteJob, host: str, seconds: float, curve: object) -> None:
+    def finished(self, job: RemoteJob, host: str, seconds: float, curve: Curve | None) -> None:
         """A runner has ended a job, one way or the other."""
         with self._lock:
             self._end(job)
-            event = market.Finished(job.market, host, seconds, curve)  # type: ignore[arg-type]
-            self._do(self._policy.handle(event))
+            if curve is not None:
+                self._record.curve(host, curve, time.monotonic())
+            self._do(self._policy.handle(market.Finished(job.market, host, seconds, curve)))
 
-    def refused(self, job: RemoteJob, host: str, curve: object) -> None:
-        """The host was full."""
+    def refused(self, job: RemoteJob, host: str, curve: Curve, lacking: bool) -> None:
+        """The host was full; or, when `lacking`, others hold what the job needs."""
         with self._lock:
             self._flying.discard(job.number)
-            self._do(self._policy.handle(market.Refused(job.market, host, curve)))  # type: ignore[arg-type]
+            self._record.curve(host, curve, time.monotonic())
+            self._do(self._policy.handle(market.Refused(job.market, host, curve, lacking)))
 
     def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
         """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so."""
@@ -306,9 +313,10 @@ class Broker:
     def _do(self, effects: Sequence[market.Effect]) -> None:
         for effect in effects:
             match effect:
-                case market.Award(job, host, price, seconds, start_now):
-                    self._award(job, host, price, seconds, start_now)
+                case market.Award():
+                    self._award(effect)
                 case market.Ask(job, hosts):
+                    self._quoted_as[job.task] = job.number
                     for host in hosts:
                         if job.number in self._jobs:
                             self._ask(self._jobs[job.number], self._members[host], waits=False)
@@ -319,16 +327,19 @@ class Broker:
                     self._wake_at = when if self._wake_at is None else min(self._wake_at, when)
                     os.eventfd_write(self._wake, 1)
 
-    def _award(self, job: market.Job, host: str, price: float, seconds: float, start_now: bool) -> None:
+    def _award(self, award: market.Award) -> None:
+        job, host = award.job, award.host
         if job.number not in self._jobs or job.number in self._flying:
             return
         self._flying.add(job.number)
         link, lease = None, 0
-        held = self._leases.pop(host, None)
-        if held is not None:
-            link, lease = held[0], held[1].lease
-        member = self._members[host]
-        self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, link, lease))
+        held = self._leases.get(host)
+        if held is not None and held[0].job.task.needs == self._jobs[job.number].task.needs:
+            del self._leases[host]
+            link, lease = held[0].link, held[1].lease
+        terms = self._record.terms(host, job.task, award.price)
+        quoted_as = self._quoted_as.get(job.task, 0)
+        self._assign(Assignment(self._jobs[job.number], self._members[host], award, terms, quoted_as, link, lease))
 
     def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
         while (link := self._farm.checkout(member)) is not None:

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rakefarm import __version__
 from rakefarm.client.dispatch import Dispatcher, Interrupted
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
+from rakefarm.client.jobs import expect
 from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan
 from rakefarm.client.rakefile_model import Rakefile, locate
@@ -48,10 +51,9 @@ def build(
     interrupted = messages = 0
     with _signals_raise():
         try:
-            _begin(plan, rakefile, some, stream, alone)
             with local_server(some, places, embedded) as local:
                 farm = Farm(some, settings, environ, stream, local)
-                messages = _run(plan, farm, settings, environ, stream, make_policy, places)
+                messages = _run(plan, rakefile, farm, settings, environ, stream, make_policy, places, alone)
         except Interrupted as interruption:
             interrupted = interruption.number
         finally:
@@ -87,14 +89,31 @@ def local_server(hosts: Sequence[Host], places: Places, embedded: EmbeddedServer
         yield wait_ready
 
 
-def _begin(plan: Plan, rakefile: Rakefile, hosts: Sequence[Host], stream: Stream, alone: bool) -> None:
+def _run(
+    plan: Plan,
+    rakefile: Rakefile,
+    farm: Farm,
+    settings: ClientSettings,
+    environ: Mapping[str, str],
+    stream: Stream,
+    make_policy: Callable[[View], Policy],
+    places: Places,
+    alone: bool,
+) -> int:
+    """Answers how many messages of the protocol it took."""
+    experiences = Experiences(environ)
+    expectations = expect(plan, experiences.history)
     stream.emit(
         BuildStarted(
             rakefile=rakefile.path,
             actions=plan.total,
             sets=len(plan.sets),
-            hosts=tuple(host.address for host in hosts),
+            hosts=tuple(member.name for member in farm.members),
             embedded=alone,
+            policy=settings.policy,
+            expected_s=expectations.total_s,
+            cores=len(os.sched_getaffinity(0)),
+            software=_software(),
         )
     )
     for warning in rakefile.warnings:
@@ -103,27 +122,21 @@ def _begin(plan: Plan, rakefile: Rakefile, hosts: Sequence[Host], stream: Stream
         stream.emit(
             Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
-
-
-def _run(
-    plan: Plan,
-    farm: Farm,
-    settings: ClientSettings,
-    environ: Mapping[str, str],
-    stream: Stream,
-    make_policy: Callable[[View], Policy],
-    places: Places,
-) -> int:
-    """Answers how many messages of the protocol it took."""
-    experiences = Experiences(environ)
     try:
         farm.start()
-        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences, places).run()
+        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences, expectations, places).run()
     finally:
         farm.close()
         if farm.members:
             experiences.save()
     return farm.messages
+
+
+def _software() -> str:
+    """What builds, for whoever reads of it later. `platform` would tell the same and take longer to import."""
+    system = os.uname()
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"rakefarm {__version__}, Python {python}, {system.sysname} {system.release} {system.machine}"
 
 
 def _status(plan: Plan, interrupted: int) -> ExitStatus:
