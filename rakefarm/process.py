@@ -277,8 +277,6 @@ def _drain_until_exit(
         due = [at for at in (deadline, beat_at) if at is not None]
         wait_ms = min(max(0.0, min(due) - time.monotonic()), LONGEST_WAIT_S) * 1000 if due else None
         ready = poller.poll(wait_ms)
-        if not ready and deadline is not None and time.monotonic() >= deadline:
-            return TimedOut()
         if beat is not None and beat_at is not None and time.monotonic() >= beat_at:
             beat()
             beat_at = time.monotonic() + BEAT_S
@@ -295,6 +293,8 @@ def _drain_until_exit(
                 del streams[descriptor]
         if exited:
             return None
+        if deadline is not None and time.monotonic() >= deadline:
+            return TimedOut()
 
 
 def _drain_rest(streams: dict[int, Capture]) -> None:
