@@ -21,11 +21,13 @@ from rakefarm.market.curve import Curve
 
 class Job(Struct, frozen=True):
     """An action, as the market sees it. `work_s` is what it is expected to take on a core of speed 1 (seconds), `task`
-    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work."""
+    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work. `repeatable`: it may run
+    twice at one time."""
 
     number: int
     work_s: float
     task: object = None
+    repeatable: bool = False
 
 
 class HostFacts(Struct, frozen=True):
