@@ -19,10 +19,12 @@ from itertools import islice
 
 from msgspec import Struct, field
 
+from rakefarm.market.backups import Backups, Run
 from rakefarm.market.curve import Curve, rate
 from rakefarm.market.policy import (
     Ask,
     Award,
+    BackUp,
     Declined,
     Effect,
     Event,
@@ -36,12 +38,14 @@ from rakefarm.market.policy import (
     Refused,
     SetStarted,
     SlotFree,
+    Superseded,
     View,
     Wait,
     WakeAt,
     Withdrawn,
     Woken,
 )
+from rakefarm.market.track_record import TrackRecord
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 5.0
@@ -61,6 +65,7 @@ class _Host(Struct):
     waiting: int = 0  # how often we stand in its queue
     full_until: float = 0.0
     pause_s: float = FIRST_PAUSE_S
+    speed: float = 0.0  # of the plan that is made: the curve's, as far as that has proved true
     factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
     refuses: set[object] = field(default_factory=set)  # tasks that it will never run
 
@@ -68,8 +73,11 @@ class _Host(Struct):
 class PlanPolicy:
     """See the module's head."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, backups: bool = True) -> None:
         self._view = view
+        self._record = TrackRecord()
+        self._backups = Backups(backups)
+        self._wake_at = float("inf")
         self._hosts: dict[str, _Host] = {}
         self._pending: deque[Job] = deque()
         self._avoid: dict[int, set[str]] = {}
@@ -91,28 +99,28 @@ class PlanPolicy:
                     self._back_off(known)
             case Refused(job, host, curve):
                 known = self._host(host)
-                known.ours -= 1
                 self._read(known, curve)
                 self._back_off(known)
-                self._pending.appendleft(job)
+                self._leave(job, host)
             case SlotFree(host, curve):
                 known = self._host(host)
                 self._read(known, curve)
                 known.waiting, known.full_until = max(0, known.waiting - 1), 0.0
                 return self._plan(startable=host)
-            case Finished(_, host, _, curve):
+            case Finished(job, host, seconds, curve, succeeded):
                 known = self._host(host)
                 known.pause_s = FIRST_PAUSE_S
-                known.ours = max(0, known.ours - 1)
+                self._end(job, host, seconds if succeeded else 0.0)
+                self._backups.finish(job)
                 if curve is not None:
                     self._read(known, curve)
                     if curve.free_slots:
                         return self._plan(startable=host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
-                if host in self._hosts:
-                    self._hosts[host].ours = max(0, self._hosts[host].ours - 1)
-                self._pending.appendleft(job)
+                self._leave(job, host)
+            case Superseded(job, host):
+                self._end(job, host)
             case Withdrawn(job):
                 self._pending = deque(pending for pending in self._pending if pending.number != job.number)
             case HostUp(facts):
@@ -121,7 +129,7 @@ class PlanPolicy:
             case HostDown(host):
                 self._hosts.pop(host, None)
             case Woken():
-                pass
+                self._wake_at = float("inf")
         return self._plan()
 
     def _host(self, name: str) -> _Host:
@@ -130,6 +138,8 @@ class PlanPolicy:
     def _start_set(self, jobs: Sequence[Job], hosts: Sequence[HostFacts]) -> list[Effect]:
         self._pending = deque(sorted(jobs, key=lambda job: -job.work_s))
         self._avoid.clear()
+        self._backups.forget()
+        self._wake_at = float("inf")
         # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
         self._hosts = {facts.name: _Host(facts.name, facts.slots) for facts in hosts}
         names = tuple(self._hosts)
@@ -149,6 +159,20 @@ class PlanPolicy:
             # What we have awarded there and is still on its way is not in its curve yet.
             host.curve, host.read_at, host.taken = curve, self._view.now(), max(0, host.ours - curve.running)
 
+    def _end(self, job: Job, host: str, seconds: float = 0.0) -> None:
+        """It is over there, after so many seconds when they say something of the host."""
+        if host in self._hosts:
+            self._hosts[host].ours = max(0, self._hosts[host].ours - 1)
+        run = self._backups.end(job, host)
+        if run is not None and seconds:
+            self._record.learn(host, run.work_s, seconds - run.sending_s)
+
+    def _leave(self, job: Job, host: str) -> None:
+        """Nothing came of it there: unless a copy runs, it is to be awarded again."""
+        self._end(job, host)
+        if not self._backups.is_running(job):
+            self._pending.appendleft(job)
+
     def _back_off(self, host: _Host) -> None:
         host.full_until = self._view.now() + host.pause_s
         host.pause_s = min(host.pause_s * 2, LONGEST_PAUSE_S)
@@ -159,11 +183,18 @@ class PlanPolicy:
         """Award a job to the host `startable`, which has a slot for us, if the plan has one start there; and wait for
         the slots that the plan wants. A slot that is not used now is given up."""
         now = self._view.now()
-        places = {host.name: self._places(host, now) for host in self._hosts.values() if host.curve is not None}
+        running = self._backups.by_host()
+        places = {
+            host.name: self._places(host, running.get(host.name, ()), now)
+            for host in self._hosts.values()
+            if host.curve is not None
+        }
         if places.get(startable):
             places[startable][0] = 0.0
-        effects: list[Effect] = []
         wanted: dict[str, list[Job]] = {}
+        effects, wake_at = self._back_up(places, wanted, startable, now)
+        if any(isinstance(effect, BackUp) for effect in effects):
+            startable = ""
         left: list[Job] = []
         while self._pending and len(left) < HORIZON and any(times and times[0] <= 0.0 for times in places.values()):
             job = self._pending.popleft()
@@ -176,8 +207,7 @@ class PlanPolicy:
             start = times.pop(0)
             if start <= 0.0 and host.name == startable:
                 startable = ""
-                host.taken += 1
-                host.ours += 1
+                self._begin(job, host, finish, run, now)
                 effects.append(Award(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
             else:
                 wanted.setdefault(host.name, []).append(job)
@@ -187,9 +217,49 @@ class PlanPolicy:
         self._want_more(places, wanted, skip=len(left))
         effects += self._waits(wanted, now)
         pauses = [host.full_until for host in self._hosts.values() if host.full_until > now]
-        if self._pending and pauses:
+        if pauses and (self._pending or wanted):
             effects.append(WakeAt(min(pauses)))
+        if wake_at < self._wake_at:
+            self._wake_at = wake_at
+            effects.append(WakeAt(wake_at))
         return effects
+
+    def _begin(self, job: Job, host: _Host, finish: float, run: float, now: float) -> None:
+        host.taken += 1
+        host.ours += 1
+        assert host.curve is not None
+        sending = self._view.transfer_s(job, host.name)
+        # At a whole core's rate, and by the host's own word: what was learned before must not count twice.
+        work = (run - sending) * host.speed if job.known else 0.0
+        self._backups.begin(Run(job, host.name, now, finish, sending, work))
+
+    def _back_up(
+        self, places: dict[str, list[float]], wanted: dict[str, list[Job]], startable: str, now: float
+    ) -> tuple[list[Effect], float]:
+        """Copies of what is overdue, before anything else gets a slot; and when to look again."""
+        wake_at = float("inf")
+        effects: list[Effect] = []
+        for candidate in self._backups.candidates():
+            if candidate.overdue_at_s > now:
+                return effects, min(wake_at, candidate.overdue_at_s)  # the rest are later still
+            job = candidate.job
+            best = self._best(job, places, without=candidate.host)
+            if best is None:
+                continue
+            host, finish, run = best
+            if candidate.worth_at_s(finish) > now:
+                wake_at = min(wake_at, candidate.worth_at_s(finish))
+                continue
+            times = places[host.name]
+            start = times.pop(0)
+            if start <= 0.0 and host.name == startable:
+                startable = ""
+                self._begin(job, host, finish, run, now)
+                effects.append(BackUp(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
+            else:
+                wanted.setdefault(host.name, []).append(job)
+            _insert(times, start + run)
+        return effects, wake_at
 
     def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], skip: int) -> None:
         """What can't start yet may still wait at the hosts of the plan. Where actions run and all are ours there is no
@@ -226,12 +296,16 @@ class PlanPolicy:
                 effects.append(Wait(name, job))
         return effects
 
-    def _places(self, host: _Host, now: float) -> list[float]:
+    def _places(self, host: _Host, runs: Sequence[Run], now: float) -> list[float]:
         """Seconds from now until each slot of the host comes free, as its curve and our own awards since have it."""
         curve = host.curve
         assert curve is not None
         age = now - host.read_at
-        times = [max(0.0, time - age) if time > 0.0 else 0.0 for time in curve.free_in_s]
+        running = [(run.work_s, run.elapsed_s(now) - run.sending_s) for run in runs]
+        host.speed = self._record.speed(host.name, curve.speed, running)
+        # Who takes longer than it says also has its slots free later than it says.
+        slowness = max(1.0, curve.speed / host.speed)
+        times = [max(0.0, time * slowness - age) if time > 0.0 else 0.0 for time in curve.free_in_s]
         # An overdue end is no free slot yet: only the host can say so.
         times = [
             time if time > 0.0 or free == 0.0 else 0.005 for time, free in zip(times, curve.free_in_s, strict=True)
@@ -250,9 +324,11 @@ class PlanPolicy:
     def _rate(self, host: _Host) -> float:
         curve = host.curve
         assert curve is not None
-        return rate(curve.speed, curve.cores, curve.busy, min(curve.running + host.taken + 1, curve.slots))
+        return rate(host.speed, curve.cores, curve.busy, min(curve.running + host.taken + 1, curve.slots))
 
-    def _best(self, job: Job, places: dict[str, list[float]]) -> tuple[_Host, float, float] | None:
+    def _best(
+        self, job: Job, places: dict[str, list[float]], without: str = ""
+    ) -> tuple[_Host, float, float] | None:
         """The host where the job finishes first, when (seconds from now), and how long it occupies a slot there."""
         avoided = self._avoid.get(job.number, ())
         if len(avoided) >= len(places):
@@ -260,7 +336,7 @@ class PlanPolicy:
         best: tuple[float, _Host, float, float] | None = None
         for name, times in places.items():
             host = self._hosts[name]
-            if not times or job.task not in host.factors or job.task in host.refuses or name in avoided:
+            if not times or job.task not in host.factors or job.task in host.refuses or name in avoided or name == without:
                 continue
             run = max(job.work_s / self._rate(host), 1e-6)
             transfer = self._view.transfer_s(job, name)
