@@ -106,7 +106,7 @@ class QuoteReceived(Event, frozen=True, kw_only=True):
 
 class ActionPlaced(Event, frozen=True, kw_only=True):
     """This host has won the action, at this price and with this prediction in seconds from now to its end ("local", and
-    neither, for an action that runs here)."""
+    neither, for an action that runs here). A `backup` runs as well as what was placed before."""
 
     name: ClassVar[str] = "action_placed"
     action: int
@@ -114,6 +114,7 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
     price: float | None
     attempt: int = 1
     seconds: float | None = None
+    backup: bool = False
 
 
 class ActionPhase(Event, frozen=True, kw_only=True):
@@ -134,6 +135,16 @@ class ActionRetried(Event, frozen=True, kw_only=True):
     """The farm lost or refused an action; it is bid for again. Never the command's own failure."""
 
     name: ClassVar[str] = "action_retried"
+    action: int
+    host: str
+    reason: str
+
+
+class CopyEnded(Event, frozen=True, kw_only=True):
+    """One of two copies of an action has come to nothing: `reason` is "superseded" when the other was first and this
+    one is stopped, else how it was lost or refused, while the other goes on."""
+
+    name: ClassVar[str] = "copy_ended"
     action: int
     host: str
     reason: str

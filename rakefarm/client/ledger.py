@@ -31,6 +31,7 @@ from rakefarm.events import (
     BuildFinished,
     BuildStarted,
     Consumer,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostReady,
@@ -47,6 +48,7 @@ RECORDED: frozenset[type[Event]] = frozenset(
         QuoteReceived,
         ActionPlaced,
         ActionRetried,
+        CopyEnded,
         ActionFinished,
         BuildFinished,
     }

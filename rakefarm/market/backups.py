@@ -33,6 +33,7 @@ class Run(Struct):
     bid_s: float
     sending_s: float
     work_s: float
+    is_over: bool = False  # a copy of it was superseded, so its end is about to be told
 
     @property
     def overdue_at_s(self) -> float:
@@ -79,6 +80,12 @@ class Backups:
         """It is done: whatever still runs of it is about to be stopped."""
         self._runs.pop(job.number, None)
 
+    def supersede(self, job: Job, host: str) -> None:
+        """It was stopped there. The word that it is done elsewhere may come later."""
+        self.end(job, host)
+        for run in self._runs.get(job.number, {}).values():
+            run.is_over = True
+
     def forget(self) -> None:
         """A new set begins, and nothing runs."""
         self._runs.clear()
@@ -100,4 +107,6 @@ class Backups:
         if not self._allowed or self._copies >= math.ceil(LARGEST_SHARE * self._awards):
             return []
         alone = [next(iter(copies.values())) for copies in self._runs.values() if len(copies) == 1]
-        return sorted([run for run in alone if run.job.repeatable], key=lambda run: run.overdue_at_s)
+        return sorted(
+            [run for run in alone if run.job.repeatable and not run.is_over], key=lambda run: run.overdue_at_s
+        )

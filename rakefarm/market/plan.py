@@ -120,6 +120,7 @@ class PlanPolicy:
                 self._avoid.setdefault(job.number, set()).add(host)
                 self._leave(job, host)
             case Superseded(job, host):
+                self._backups.supersede(job, host)
                 self._end(job, host)
             case Withdrawn(job):
                 self._pending = deque(pending for pending in self._pending if pending.number != job.number)
@@ -326,9 +327,7 @@ class PlanPolicy:
         assert curve is not None
         return rate(host.speed, curve.cores, curve.busy, min(curve.running + host.taken + 1, curve.slots))
 
-    def _best(
-        self, job: Job, places: dict[str, list[float]], without: str = ""
-    ) -> tuple[_Host, float, float] | None:
+    def _best(self, job: Job, places: dict[str, list[float]], without: str = "") -> tuple[_Host, float, float] | None:
         """The host where the job finishes first, when (seconds from now), and how long it occupies a slot there."""
         avoided = self._avoid.get(job.number, ())
         if len(avoided) >= len(places):
@@ -336,7 +335,13 @@ class PlanPolicy:
         best: tuple[float, _Host, float, float] | None = None
         for name, times in places.items():
             host = self._hosts[name]
-            if not times or job.task not in host.factors or job.task in host.refuses or name in avoided or name == without:
+            if (
+                not times
+                or job.task not in host.factors
+                or job.task in host.refuses
+                or name in avoided
+                or name == without
+            ):
                 continue
             run = max(job.work_s / self._rate(host), 1e-6)
             transfer = self._view.transfer_s(job, name)

@@ -24,8 +24,8 @@ from rakefarm.market.curve import Curve
 
 class Job(Struct, frozen=True):
     """An action, as the market sees it. `work_s` is what it is expected to take on a core of speed 1 (seconds), `task`
-    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work. `repeatable`: it may run
-    twice at one time; `known`: its work was seen before, and is no guess."""
+    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work. `repeatable`: it may
+    run twice at one time; `known`: its work was seen before, and is no guess."""
 
     number: int
     work_s: float
@@ -162,8 +162,8 @@ class Award(Effect, frozen=True):
 
 
 class BackUp(Effect, frozen=True):
-    """Send a copy of a repeatable job that runs elsewhere to the host, as an Award that starts now. The first that comes
-    to an end is the job, the other is stopped."""
+    """Send a copy of a repeatable job that runs elsewhere to the host, as an Award that starts now. The first that
+    comes to an end is the job, the other is stopped."""
 
     job: Job
     host: str

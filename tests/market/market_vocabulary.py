@@ -57,9 +57,7 @@ def facts(*names: str, slots: int = 1) -> tuple[HostFacts, ...]:
     return tuple([HostFacts(name, slots, slots) for name in names])
 
 
-def make_jobs(
-    *works: float, task: object = "task", repeatable: bool = False, known: bool = False
-) -> tuple[Job, ...]:
+def make_jobs(*works: float, task: object = "task", repeatable: bool = False, known: bool = False) -> tuple[Job, ...]:
     """Jobs numbered from 0 that take so many reference seconds."""
     return tuple([Job(number, work_s, task, repeatable, known) for number, work_s in enumerate(works)])
 
