@@ -102,11 +102,17 @@ class Backups:
                 found.setdefault(host, []).append(run)
         return found
 
-    def candidates(self) -> list[Run]:
-        """What may have a copy, at some time: what is overdue first comes first."""
+    def overdue(self, now_s: float) -> list[Run]:
+        """What may have a copy, as far as it is worth it: what was overdue first comes first."""
+        found = [run for run in self._candidates() if run.overdue_at_s <= now_s]
+        return sorted(found, key=lambda run: run.overdue_at_s)
+
+    def next_overdue_s(self, now_s: float) -> float:
+        """When the next will be overdue (seconds of the view's clock), or infinity."""
+        return min([run.overdue_at_s for run in self._candidates() if run.overdue_at_s > now_s], default=math.inf)
+
+    def _candidates(self) -> list[Run]:
         if not self._allowed or self._copies >= math.ceil(LARGEST_SHARE * self._awards):
             return []
         alone = [next(iter(copies.values())) for copies in self._runs.values() if len(copies) == 1]
-        return sorted(
-            [run for run in alone if run.job.repeatable and not run.is_over], key=lambda run: run.overdue_at_s
-        )
+        return [run for run in alone if run.job.repeatable and not run.is_over]

@@ -220,6 +220,7 @@ class PlanPolicy:
         pauses = [host.full_until for host in self._hosts.values() if host.full_until > now]
         if pauses and (self._pending or wanted):
             effects.append(WakeAt(min(pauses)))
+        wake_at = min(wake_at, self._backups.next_overdue_s(now))
         if wake_at < self._wake_at:
             self._wake_at = wake_at
             effects.append(WakeAt(wake_at))
@@ -237,12 +238,10 @@ class PlanPolicy:
     def _back_up(
         self, places: dict[str, list[float]], wanted: dict[str, list[Job]], startable: str, now: float
     ) -> tuple[list[Effect], float]:
-        """Copies of what is overdue, before anything else gets a slot; and when to look again."""
+        """Copies of what is overdue, before anything else gets a slot; and when one that isn't worth it yet will be."""
         wake_at = float("inf")
         effects: list[Effect] = []
-        for candidate in self._backups.candidates():
-            if candidate.overdue_at_s > now:
-                return effects, min(wake_at, candidate.overdue_at_s)  # the rest are later still
+        for candidate in self._backups.overdue(now):
             job = candidate.job
             best = self._best(job, places, without=candidate.host)
             if best is None:
