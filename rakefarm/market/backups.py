@@ -33,7 +33,7 @@ class Run(Struct):
     bid_s: float
     sending_s: float
     work_s: float
-    is_over: bool = False  # a copy of it was superseded, so its end is about to be told
+    is_settled: bool = False  # it has ended, or is about to be stopped
 
     @property
     def overdue_at_s(self) -> float:
@@ -76,15 +76,10 @@ class Backups:
             self._runs.pop(job.number, None)
         return run
 
-    def finish(self, job: Job) -> None:
-        """It is done: whatever still runs of it is about to be stopped."""
-        self._runs.pop(job.number, None)
-
-    def supersede(self, job: Job, host: str) -> None:
-        """It was stopped there. The word that it is done elsewhere may come later."""
-        self.end(job, host)
+    def settle(self, job: Job) -> None:
+        """A copy of it was first: whatever still runs of it is about to end, and gets no copy any more."""
         for run in self._runs.get(job.number, {}).values():
-            run.is_over = True
+            run.is_settled = True
 
     def forget(self) -> None:
         """A new set begins, and nothing runs."""
@@ -115,4 +110,4 @@ class Backups:
         if not self._allowed or self._copies >= math.ceil(LARGEST_SHARE * self._awards):
             return []
         alone = [next(iter(copies.values())) for copies in self._runs.values() if len(copies) == 1]
-        return [run for run in alone if run.job.repeatable and not run.is_over]
+        return [run for run in alone if run.job.repeatable and not run.is_settled]

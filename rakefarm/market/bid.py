@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from rakefarm.market.curve import OVERDUE_S, Curve, free_times, rate
+from rakefarm.market.curve import Curve, expected_s, free_times, rate
 from rakefarm.market.needs import Facilities, Refusal, cores_wanted, refuse_need
 
 GIB = 1 << 30
@@ -169,8 +169,8 @@ def _wait(commitments: Commitments, own: int, run: float) -> float:
     ahead = own - commitments.slots
     if ahead < 0:
         return 0.0
-    ends = commitments.ends_in_s or (run / 2,)
-    return max(ends[min(ahead, len(ends) - 1)], OVERDUE_S) + run * (ahead // commitments.slots)
+    ends = sorted([expected_s(end) for end in commitments.ends_in_s or (run / 2,)])
+    return ends[min(ahead, len(ends) - 1)] + run * (ahead // commitments.slots)
 
 
 def _add_surcharges(

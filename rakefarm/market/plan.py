@@ -20,7 +20,7 @@ from itertools import islice
 from msgspec import Struct, field
 
 from rakefarm.market.backups import Backups, Run
-from rakefarm.market.curve import Curve, rate
+from rakefarm.market.curve import Curve, expected_s, rate
 from rakefarm.market.policy import (
     Ask,
     Award,
@@ -49,6 +49,8 @@ from rakefarm.market.track_record import TrackRecord
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 5.0
+PATIENCE_S = 0.25
+"""Who waits at a host for longer than this looks around again."""
 HORIZON = 48
 """Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
 
@@ -63,6 +65,7 @@ class _Host(Struct):
     taken: int = 0  # slots that we have awarded since the curve was made
     ours: int = 0  # actions of ours that are there
     waiting: int = 0  # how often we stand in its queue
+    waits_since: float = 0.0  # since when, or since our last turn
     full_until: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     speed: float = 0.0  # of the plan that is made: the curve's, as far as that has proved true
@@ -106,12 +109,13 @@ class PlanPolicy:
                 known = self._host(host)
                 self._read(known, curve)
                 known.waiting, known.full_until = max(0, known.waiting - 1), 0.0
+                known.waits_since = self._view.now()
                 return self._plan(startable=host)
             case Finished(job, host, seconds, curve, succeeded):
                 known = self._host(host)
                 known.pause_s = FIRST_PAUSE_S
                 self._end(job, host, seconds if succeeded else 0.0)
-                self._backups.finish(job)
+                self._backups.settle(job)
                 if curve is not None:
                     self._read(known, curve)
                     if curve.free_slots:
@@ -120,8 +124,8 @@ class PlanPolicy:
                 self._avoid.setdefault(job.number, set()).add(host)
                 self._leave(job, host)
             case Superseded(job, host):
-                self._backups.supersede(job, host)
-                self._end(job, host)
+                self._end(job, host, stopped=True)
+                self._backups.settle(job)  # the word that it is done elsewhere may come later
             case Withdrawn(job):
                 self._pending = deque(pending for pending in self._pending if pending.number != job.number)
             case HostUp(facts):
@@ -160,12 +164,16 @@ class PlanPolicy:
             # What we have awarded there and is still on its way is not in its curve yet.
             host.curve, host.read_at, host.taken = curve, self._view.now(), max(0, host.ours - curve.running)
 
-    def _end(self, job: Job, host: str, seconds: float = 0.0) -> None:
-        """It is over there, after so many seconds when they say something of the host."""
+    def _end(self, job: Job, host: str, seconds: float = 0.0, stopped: bool = False) -> None:
+        """It is over there, after so many seconds if it has succeeded, or was stopped on the way."""
         if host in self._hosts:
             self._hosts[host].ours = max(0, self._hosts[host].ours - 1)
         run = self._backups.end(job, host)
-        if run is not None and seconds:
+        if run is None:
+            return
+        if stopped and run.elapsed_s(self._view.now()) > run.bid_s:
+            seconds = run.elapsed_s(self._view.now())  # it would have taken longer still
+        if seconds:
             self._record.learn(host, run.work_s, seconds - run.sending_s)
 
     def _leave(self, job: Job, host: str) -> None:
@@ -221,6 +229,8 @@ class PlanPolicy:
         if pauses and (self._pending or wanted):
             effects.append(WakeAt(min(pauses)))
         wake_at = min(wake_at, self._backups.next_overdue_s(now))
+        if self._pending and any(host.waiting for host in self._hosts.values()):
+            wake_at = min(wake_at, now + PATIENCE_S)
         if wake_at < self._wake_at:
             self._wake_at = wake_at
             effects.append(WakeAt(wake_at))
@@ -292,6 +302,8 @@ class PlanPolicy:
             # One place in the queue for each slot that is free, or one for the next that comes free.
             more = min(len(jobs), max(free - host.taken, 1)) - host.waiting
             for job in jobs[: max(more, 0)]:
+                if not host.waiting:
+                    host.waits_since = now
                 host.waiting += 1
                 effects.append(Wait(name, job))
         return effects
@@ -305,11 +317,10 @@ class PlanPolicy:
         host.speed = self._record.speed(host.name, curve.speed, running)
         # Who takes longer than it says also has its slots free later than it says.
         slowness = max(1.0, curve.speed / host.speed)
-        times = [max(0.0, time * slowness - age) if time > 0.0 else 0.0 for time in curve.free_in_s]
-        # An overdue end is no free slot yet: only the host can say so.
-        times = [
-            time if time > 0.0 or free == 0.0 else 0.005 for time, free in zip(times, curve.free_in_s, strict=True)
-        ]
+        times = sorted([expected_s(time * slowness - age) if time > 0.0 else 0.0 for time in curve.free_in_s])
+        waited = now - host.waits_since if host.waiting else 0.0
+        if waited > PATIENCE_S:  # whatever it said: its slots are not free for us
+            times = [max(time, expected_s(-waited)) for time in times]
         run = self._typical(host)
         for _ in range(min(host.taken, 2 * len(times))):
             _insert(times, times.pop(0) + run)

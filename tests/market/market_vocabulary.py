@@ -371,8 +371,9 @@ class Client:
         self.world.after(self.world.latency_s, lambda: self.policy_told(Superseded(job, host.name)))
 
     def policy_told(self, event: Superseded) -> None:
+        effects = self.policy.handle(event)
         if self.unfinished:
-            self.do(event, self.policy.handle(event))
+            self.do(event, effects)
 
     def leave(self, job: Job, host: str) -> bool:
         hosts = self.flying.get(job.number, set())
