@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from rakefarm.market.curve import LONGEST_LIST, LEAST_S, Curve, free_times, rate
+from rakefarm.market.curve import LEAST_S, LONGEST_LIST, Curve, free_times, rate
 
 CURVE = Curve(
     cores=4, slots=4, speed=1.0, busy=0.0, busy_in_all=0.0, running=0, waiting=0, version=1, valid_s=1.0, free_in_s=()
