@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from rakefarm.client.copies import STOP_S, Assignment, Copies, Losers
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
-from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
+from rakefarm.client.link import BEAT_S, MISSED_BEATS
+from rakefarm.client.market_record import MarketRecord
 from rakefarm.client.policy_guard import PolicyGuard
 from rakefarm.client.quotes import Question, absurdity
 from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
@@ -66,9 +67,11 @@ class Broker:
         self._flying: dict[int, set[str]] = {}  # where each action runs
         self._copies: dict[int, Copies] = {}  # of repeatable actions
         self._questions: dict[int, Question] = {}
-        self._leases: dict[str, tuple[Link, Offer]] = {}
+        self._leases: dict[str, tuple[Question, Offer]] = {}
         self._refusals = Refusals()
+        self._record = MarketRecord(stream.emit)
         self._asked_again: dict[object, float] = {}
+        self._quoted_as: dict[object, int] = {}  # by task, the action that hosts were asked for last
         self._down: set[str] = set()
         self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
         self._reviving: set[str] = set()
@@ -204,12 +207,12 @@ class Broker:
             self._check_hopeless()
             return
         self._refusals.forget(job.market.task, member.name)
+        self._record.offer(member.name, job.market.task, answer, time.monotonic())
         if question.waits and answer.lease:
-            self._leases[member.name] = (question.link, answer)
-            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve)))
-            unused = self._leases.pop(member.name, None)
-            if unused is not None:
-                self._farm.discard(unused[0])  # which gives the slot up at once
+            self._leases[member.name] = (question, answer)
+            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve, job.market)))
+            if self._leases.pop(member.name, None) is not None:
+                self._farm.discard(question.link)  # not used: which gives the slot up at once
             return
         self._farm.give_back(member, question.link)
         terms = {term.name: term.value for term in answer.terms}
@@ -238,6 +241,8 @@ class Broker:
         """A runner has ended a job, one way or the other."""
         with self._lock:
             self._end(job)
+            if curve is not None:
+                self._record.curve(host, curve, time.monotonic())
             self._do(self._policy.handle(market.Finished(job.market, host, seconds, curve, succeeded)))
 
     def superseded(self, job: RemoteJob, host: str) -> None:
@@ -247,11 +252,12 @@ class Broker:
             self._left(job, host)
             self._do(self._policy.handle(market.Superseded(job.market, host)))
 
-    def refused(self, job: RemoteJob, host: str, curve: Curve) -> None:
-        """The host was full."""
+    def refused(self, job: RemoteJob, host: str, curve: Curve, lacking: bool) -> None:
+        """The host was full; or, when `lacking`, others hold what the job needs."""
         with self._lock:
             self._left(job, host)
-            self._do(self._policy.handle(market.Refused(job.market, host, curve)))
+            self._record.curve(host, curve, time.monotonic())
+            self._do(self._policy.handle(market.Refused(job.market, host, curve, lacking)))
 
     def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
         """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so."""
@@ -271,9 +277,7 @@ class Broker:
         os.eventfd_write(self._wake, 1)
 
     def _left(self, job: RemoteJob, host: str) -> None:
-        self._flying.get(job.number, set()).discard(host)
-        if not self._flying.get(job.number):
-            self._flying.pop(job.number, None)
+        self._flying[job.number] = self._flying.get(job.number, set()) - {host}
 
     def _end(self, job: RemoteJob) -> None:
         self._flying.pop(job.number, None)
@@ -297,20 +301,16 @@ class Broker:
 
     def _restart(self) -> market.SetStarted:
         """What a policy has to know that takes over in the middle of a set."""
-        pending = tuple([job.market for job in self._jobs.values() if job.number not in self._flying])
+        pending = tuple([job.market for job in self._jobs.values() if not self._flying.get(job.number)])
         return market.SetStarted(pending, tuple([m.facts() for m in self._farm.usable() if m.ready]))
 
     def _do(self, effects: Sequence[market.Effect]) -> None:
         for effect in effects:
             match effect:
-                case market.Award(job, host, price, seconds, start_now):
-                    if job.number not in self._flying:
-                        self._award(job, host, price, seconds, start_now)
-                case market.BackUp(job, host, price, seconds):
-                    running = self._flying.get(job.number, set())
-                    if job.repeatable and len(running) == 1 and host not in running:
-                        self._award(job, host, price, seconds, start_now=True)
+                case market.Award():
+                    self._award(effect)
                 case market.Ask(job, hosts):
+                    self._quoted_as[job.task] = job.number
                     for host in hosts:
                         if job.number in self._jobs:
                             self._ask(self._jobs[job.number], self._members[host], waits=False)
@@ -321,22 +321,28 @@ class Broker:
                     self._wake_at = when if self._wake_at is None else min(self._wake_at, when)
                     os.eventfd_write(self._wake, 1)
 
-    def _award(self, job: market.Job, host: str, price: float, seconds: float, start_now: bool) -> None:
-        if job.number not in self._jobs:
+    def _award(self, award: market.Award) -> None:
+        job, host = award.job, award.host
+        running = self._flying.get(job.number, set())
+        if isinstance(award, market.BackUp):
+            wanted = job.repeatable and len(running) == 1 and host not in running
+        else:
+            wanted = not running
+        if job.number not in self._jobs or not wanted:
             return
-        running = self._flying.setdefault(job.number, set())
-        is_backup = bool(running)
-        running.add(host)
+        self._flying[job.number] = {host, *running}
         copies = self._copies.setdefault(job.number, Copies(self._losers.watch)) if job.repeatable else None
         if copies is not None:
             copies.enter(host)
         link, lease = None, 0
-        held = self._leases.pop(host, None)
-        if held is not None:
-            link, lease = held[0], held[1].lease
-        member = self._members[host]
+        held = self._leases.get(host)
+        if held is not None and held[0].job.task.needs == self._jobs[job.number].task.needs:
+            del self._leases[host]
+            link, lease = held[0].link, held[1].lease
+        terms = self._record.terms(host, job.task, award.price)
+        quoted_as = self._quoted_as.get(job.task, 0)
         mine = self._jobs[job.number]
-        self._assign(Assignment(mine, member, price, seconds, start_now, link, lease, copies, is_backup))
+        self._assign(Assignment(mine, self._members[host], award, terms, quoted_as, link, lease, copies))
 
     def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
         while (link := self._farm.checkout(member)) is not None:
@@ -361,7 +367,7 @@ class Broker:
         asked = {question.job.market.task for question in self._questions.values()}
         idle: dict[object, list[RemoteJob]] = {}
         for job in self._jobs.values():
-            if job.number not in self._flying and job.market.task not in asked:
+            if not self._flying.get(job.number) and job.market.task not in asked:
                 idle.setdefault(job.market.task, []).append(job)
         for task, jobs in idle.items():
             if task in self._asked_again:

@@ -11,13 +11,14 @@ does not end while anything of it still runs. A host that does not answer is cut
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from rakefarm.client.farm import Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import Link
+from rakefarm.market import policy as market
 
 STOP_S = 2.0
 """How long the end of a build waits for hosts to stop what has been superseded."""
@@ -110,18 +111,22 @@ class Copies:
 
 
 class Assignment(Struct, frozen=True):
-    """An action for a runner: where, at what price, and the link that holds a slot for it, if there is one. `copies`
-    are those of a repeatable action, and `is_backup` says that it runs elsewhere already."""
+    """An action for a runner: where, by which award, the action that hosts were asked for to decide it (0: none), and
+    the link that holds a slot for it, if there is one. `copies` are those of a repeatable action."""
 
     job: RemoteJob
     member: Member
-    price: float
-    seconds: float
-    start_now: bool
+    award: market.Award
+    terms: Mapping[str, float]
+    quoted_as: int
     link: Link | None = None
     lease: int = 0
     copies: Copies | None = None
-    is_backup: bool = False
+
+    @property
+    def is_backup(self) -> bool:
+        """It runs elsewhere already."""
+        return isinstance(self.award, market.BackUp)
 
 
 class Losers:

@@ -16,7 +16,7 @@ from rakefarm.client.crew import Crew
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.inputs import InputError, measure
-from rakefarm.client.jobs import RemoteJob, describe
+from rakefarm.client.jobs import Expectations, RemoteJob, describe
 from rakefarm.client.outputs import OutputError
 from rakefarm.client.perform import LOCAL, HostGone, Performed, Performer
 from rakefarm.client.plan import Outcome, Plan, PlannedAction, PlannedSet
@@ -52,8 +52,10 @@ class Dispatcher:
         stream: Stream,
         make_policy: Callable[[View], Policy],
         experiences: Experiences,
+        expectations: Expectations,
     ) -> None:
         self._plan = plan
+        self._expected_s = expectations.seconds
         self._lock = threading.Lock()  # of the plan and the attempts
         self._farm = farm
         self._settings = settings
@@ -112,6 +114,7 @@ class Dispatcher:
                     line=planned.action.line,
                     command=planned.action.command,
                     remote=planned.action.remote,
+                    expected_s=self._expected_s.get(planned.number),
                 )
             )
             job = self._look_at(planned)
@@ -190,13 +193,13 @@ class Dispatcher:
             self._there.end_with(lambda: self._broker.superseded(job, host))
             return
         match error:
-            case Declined(reason="full" | "license_in_use", curve=Curve() as curve):
+            case Declined(reason="full" | "license_in_use" as reason, curve=Curve() as curve):
                 if others:
                     self._stream.emit(CopyEnded(action=job.number, host=host, reason=str(error)))
                 else:
                     with self._lock:
                         self._plan.taken_back(job.number)
-                self._there.end_with(lambda: self._broker.refused(job, host, curve))
+                self._there.end_with(lambda: self._broker.refused(job, host, curve, reason == "license_in_use"))
             case Declined():
                 self._lose(assignment, str(error), "", others)
             case Lost() | ProtocolError():

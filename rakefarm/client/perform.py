@@ -102,13 +102,17 @@ class Performer:
         return self._attempt(assignment, order, link)
 
     def _tell_placed(self, assignment: Assignment, attempt: int) -> None:
-        host, copies = assignment.member.name, assignment.copies
+        host, award, copies = assignment.member.name, assignment.award, assignment.copies
         placed = ActionPlaced(
             action=assignment.job.number,
             host=host,
-            price=assignment.price,
+            price=award.price,
             attempt=attempt,
-            seconds=assignment.seconds,
+            seconds=award.seconds,
+            terms=assignment.terms,
+            quoted_as=assignment.quoted_as,
+            runner_up=award.runner_up,
+            runner_up_price=award.runner_up_price,
             backup=assignment.is_backup,
         )
         if copies is None:
@@ -127,7 +131,7 @@ class Performer:
             environment=self._passed,
             label=f"{job.planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
             lease=assignment.lease,
-            start_now=assignment.start_now,
+            start_now=assignment.award.start_now,
         )
 
     def _attempt(self, assignment: Assignment, order: remote.Order, link: Link) -> Performed:
@@ -172,6 +176,7 @@ class Performer:
         finally:
             incoming.close()
         report.bytes_sent, report.bytes_received = transport.sent - sent, transport.received - received
+        report.bytes_saved = executed.bytes_saved
         member.names.update(name for name, _ in job.sizes)
         member.names.update(report.outputs)
         self._farm.give_back(member, link)

@@ -6,6 +6,7 @@ import time
 
 from msgspec import structs
 
+from rakefarm.hours import is_within, parse_hours
 from rakefarm.market.bid import (
     Bid,
     Commitments,
@@ -17,9 +18,8 @@ from rakefarm.market.bid import (
     work_of,
 )
 from rakefarm.market.curve import Curve, rate
-from rakefarm.market.needs import Facilities, Refusal, cores_wanted
-from rakefarm.server.grants import parse_licenses
-from rakefarm.server.hours import is_within, parse_hours
+from rakefarm.market.needs import Facilities, Refusal, cores_wanted, parse_licenses
+from rakefarm.server.bid_guard import BidGuard
 from rakefarm.server.workplace import Workplace
 from rakefarm.wire.messages import Task
 
@@ -45,6 +45,7 @@ class Desk:
         self._board = workplace.board.scoreboard
         self._price = workplace.settings.price
         self._licenses = frozenset(parse_licenses(workplace.settings.licenses))
+        self._terms_of = BidGuard(workplace.settings.bid, self._board)
         self._quiet = parse_hours(workplace.settings.quiet_hours)
 
     def price(self, task: Task, leased: int = 0) -> Bid | Refusal:
@@ -54,7 +55,7 @@ class Desk:
         load, promised = self._board.load(), self._board.commitments()
         if leased:
             promised = structs.replace(promised, leased=max(0, promised.leased - leased))
-        return bid(job, load, promised, self._facilities(job), self._price, self._standing())
+        return bid(job, load, promised, self._facilities(job), self._price, self._standing(), self._terms_of)
 
     def refusal(self, task: Task) -> Refusal | None:
         """Why the task can't be taken at any price, or None. Being full is no reason."""

@@ -59,7 +59,7 @@ def facts(*names: str, slots: int = 1) -> tuple[HostFacts, ...]:
 
 def make_jobs(*works: float, task: object = "task", repeatable: bool = False, known: bool = False) -> tuple[Job, ...]:
     """Jobs numbered from 0 that take so many reference seconds."""
-    return tuple([Job(number, work_s, task, repeatable, known) for number, work_s in enumerate(works)])
+    return tuple([Job(number, work_s, task, repeatable=repeatable, known=known) for number, work_s in enumerate(works)])
 
 
 class HandView:
@@ -87,7 +87,7 @@ def of_kind(effects: Iterable[Effect], kind: type[Effect]) -> list[Effect]:
 
 def awards_of(effects: Iterable[Effect]) -> list[tuple[int, str]]:
     """Which job was awarded to which host."""
-    return [(effect.job.number, effect.host) for effect in effects if isinstance(effect, Award)]
+    return [(effect.job.number, effect.host) for effect in effects if type(effect) is Award]
 
 
 def backups_of(effects: Iterable[Effect]) -> list[tuple[int, str]]:
@@ -146,10 +146,11 @@ class Host:
     def taken(self) -> int:
         return len(self.running) + len(self.leases)
 
-    def promised(self) -> Commitments:
+    def promised(self, held: int = 0) -> Commitments:
+        """What is promised to others than who is told of so many slots that are held for it."""
         ends = tuple(sorted(place.ends_s - self.world.now_s for place in self.running))
         waiting = len(self.queued) + len(self.waiters)
-        return Commitments(self.slots, len(self.running), waiting, len(self.leases), ends)
+        return Commitments(self.slots, len(self.running), waiting, len(self.leases) - held, ends)
 
     def load(self) -> Load:
         return Load(self.slots, 0.0, 0.0, 1 << 40, 1 << 40, busy_in_all=float(len(self.running)))
@@ -158,8 +159,8 @@ class Host:
         self.version += 1
         return Standing(self.speed, version=self.version)
 
-    def curve(self, job: Job) -> Curve:
-        promised = self.promised()
+    def curve(self, job: Job, held: int = 0) -> Curve:
+        promised = self.promised(held)
         commands = len(self.running) + 1
         return curve_of(self.load(), promised, self.standing(), job.work_s / rate(self.speed, self.slots, 0, commands))
 
@@ -235,7 +236,8 @@ class Host:
         client = place.client
 
         def use() -> None:
-            if client in self.leases and not client.tell_now(SlotFree(self.name, self.curve(place.job))):
+            free = SlotFree(self.name, self.curve(place.job, held=1), place.job)
+            if client in self.leases and not client.tell_now(free):
                 self.leases.remove(client)
                 self.serve()
 
@@ -310,13 +312,13 @@ class Client:
         held = event.host if isinstance(event, SlotFree) else ""
         for effect in effects:
             match effect:
-                case Award(job, host):
-                    used = used or host == held
-                    self.award(event, effect, leased=host == held)
-                    held = "" if host == held else held
                 case BackUp(job, host):
                     used = used or host == held
                     self.back_up(effect, leased=host == held)
+                    held = "" if host == held else held
+                case Award(job, host):
+                    used = used or host == held
+                    self.award(event, effect, leased=host == held)
                     held = "" if host == held else held
                 case Ask(job, hosts):
                     for host in hosts:

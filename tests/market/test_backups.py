@@ -37,7 +37,7 @@ class Played:
         self.tell(SetStarted(jobs, facts("a", "b")))
         self.tell(Quoted(self.job, "a", 2.0, 2.0, FREE))
         self.tell(Quoted(self.job, "b", 2.0, 2.0, FREE))
-        assert awards_of(self.tell(SlotFree("a", FREE))) == [(0, "a")]
+        assert awards_of(self.tell(SlotFree("a", FREE, self.job))) == [(0, "a")]
         self.wakes = wakes_of(self.tell(Woken(), after_s=0.3))
 
     def tell(self, event: Event, after_s: float | None = None) -> list[object]:
@@ -47,7 +47,7 @@ class Played:
 
     def back_up(self) -> None:
         assert waits_of(self.tell(Woken(), after_s=4.001)) == ["b"]
-        assert backups_of(self.tell(SlotFree("b", FREE_LATER))) == [(0, "b")]
+        assert backups_of(self.tell(SlotFree("b", FREE_LATER, self.job))) == [(0, "b")]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_copy_is_not_worth_it_where_it_takes_too_long(view: HandView) -> None:
 def test_a_slot_that_comes_too_late_is_given_up(played: Played) -> None:
     assert waits_of(played.tell(Woken(), after_s=4.001)) == ["b"]
     played.tell(Finished(played.job, "a", 4.1, curve(1.0, version=2)), after_s=4.1)
-    assert played.tell(SlotFree("b", FREE_LATER)) == []
+    assert played.tell(SlotFree("b", FREE_LATER, played.job)) == []
 
 
 def test_there_is_one_copy_and_none_of_the_copy(played: Played) -> None:
@@ -138,7 +138,7 @@ def test_a_copy_that_is_refused_is_no_job_that_waits(played: Played) -> None:
 
 
 def run_of(number: int, host: str, repeatable: bool = True) -> Run:
-    return Run(Job(number, 1.0, "task", repeatable), host, 0.0, 1.0, 0.0, 0.0)
+    return Run(Job(number, 1.0, "task", repeatable=repeatable), host, 0.0, 1.0, 0.0, 0.0)
 
 
 def test_one_award_in_ten_rounded_up() -> None:
@@ -155,7 +155,7 @@ def test_one_award_in_ten_rounded_up() -> None:
 def test_what_was_overdue_first_comes_first() -> None:
     backups = Backups(allowed=True)
     for number, (since_s, bid_s) in enumerate([(5.0, 1.0), (0.0, 1.0), (0.0, 9.0)]):
-        backups.begin(Run(Job(number, 1.0, "task", True), "a", since_s, bid_s, 0.0, 0.0))
+        backups.begin(Run(Job(number, 1.0, "task", repeatable=True), "a", since_s, bid_s, 0.0, 0.0))
     assert [run.job.number for run in backups.overdue(8.0)] == [1, 0]
     assert backups.next_overdue_s(8.0) == 14.0
     assert backups.next_overdue_s(15.0) == math.inf
