@@ -7,8 +7,8 @@ from functools import partial
 from msgspec import Struct, structs
 
 from rakefarm.client import local, remote
-from rakefarm.client.broker import Assignment
-from rakefarm.client.farm import Farm, Member
+from rakefarm.client.copies import Assignment, Copies
+from rakefarm.client.farm import Farm
 from rakefarm.client.guard import Guard
 from rakefarm.client.inputs import Hasher, Manifest, declared_paths
 from rakefarm.client.jobs import RemoteJob, command_of
@@ -18,7 +18,7 @@ from rakefarm.client.places import NESTED, Place
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.client.report import Report, report_local
 from rakefarm.config import ClientSettings
-from rakefarm.events import ActionPhase, ActionPlaced, Notice, Stream
+from rakefarm.events import ActionPhase, ActionPlaced, CopyEnded, Notice, Stream
 from rakefarm.hosts import LOCAL
 from rakefarm.market.curve import Curve
 from rakefarm.wire.messages import Result, Variable
@@ -87,25 +87,13 @@ class Performer:
     def perform_remote(self, assignment: Assignment, attempt: int) -> Performed:
         """Run an action on the host that it was awarded to, once.
 
-        Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, InputError, or
-        OSError when something of ours fails.
+        Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, Superseded when a
+        copy was first, InputError, or OSError when something of ours fails.
         """
-        job, member, award = assignment.job, assignment.member, assignment.award
-        self._stream.emit(
-            ActionPlaced(
-                action=job.number,
-                host=member.name,
-                price=award.price,
-                attempt=attempt,
-                seconds=award.seconds,
-                terms=assignment.terms,
-                quoted_as=assignment.quoted_as,
-                runner_up=award.runner_up,
-                runner_up_price=award.runner_up_price,
-            )
-        )
+        job, member = assignment.job, assignment.member
         link = assignment.link
         try:
+            self._tell_placed(assignment, attempt)
             manifest = self._hasher.manifest(job.planned.action.requires)
             order = self._order(job, manifest, assignment)
         except BaseException:
@@ -119,7 +107,26 @@ class Performer:
             link = self._farm.checkout(member)
             if link is None:
                 raise HostGone(member.problem or "it can't be reached")
-        return self._attempt(job, order, member, link)
+        return self._attempt(assignment, order, link)
+
+    def _tell_placed(self, assignment: Assignment, attempt: int) -> None:
+        host, award, copies = assignment.member.name, assignment.award, assignment.copies
+        placed = ActionPlaced(
+            action=assignment.job.number,
+            host=host,
+            price=award.price,
+            attempt=attempt,
+            seconds=award.seconds,
+            terms=assignment.terms,
+            quoted_as=assignment.quoted_as,
+            runner_up=award.runner_up,
+            runner_up_price=award.runner_up_price,
+            backup=assignment.is_backup,
+        )
+        if copies is None:
+            self._stream.emit(placed)
+        else:
+            copies.start(host, lambda: self._stream.emit(placed))
 
     def _order(self, job: RemoteJob, manifest: Manifest, assignment: Assignment) -> remote.Order:
         action = job.planned.action
@@ -135,7 +142,8 @@ class Performer:
             start_now=assignment.award.start_now,
         )
 
-    def _attempt(self, job: RemoteJob, order: remote.Order, member: Member, link: Link) -> Performed:
+    def _attempt(self, assignment: Assignment, order: remote.Order, link: Link) -> Performed:
+        job, member, copies = assignment.job, assignment.member, assignment.copies
         transport = link.transport
         sent, received = transport.sent, transport.received
         report = Report(Outcome.SUCCEEDED, host=member.name)
@@ -155,17 +163,22 @@ class Performer:
             )
 
         try:
+            if copies is not None:
+                copies.connect(member.name, link)
             executed = remote.execute(order, member, link, incoming, report.stdout, report.stderr, tell)
             report.judge(executed.result)
+            if copies is not None:
+                self._win(assignment, copies)
             if report.outcome is Outcome.SUCCEEDED:
                 self._install(job.planned, incoming, report)
             link.acknowledge()
-        except remote.Declined:
-            self._farm.give_back(member, link)
-            report.close()
-            raise
-        except BaseException:
-            self._farm.discard(link)
+        except BaseException as error:
+            if copies is not None:
+                copies.disconnect(member.name)
+            if isinstance(error, remote.Declined):
+                self._farm.give_back(member, link)
+            else:
+                self._farm.discard(link)
             report.close()
             raise
         finally:
@@ -176,6 +189,12 @@ class Performer:
         member.names.update(report.outputs)
         self._farm.give_back(member, link)
         return Performed(report, executed.result, executed.curve)
+
+    def _win(self, assignment: Assignment, copies: Copies) -> None:
+        """Everything has arrived, but has no name yet. Raises Superseded."""
+        losers = copies.win(assignment.member.name)
+        number = assignment.job.number
+        self._stream.emit(*[CopyEnded(action=number, host=loser, reason="superseded") for loser in losers])
 
     # --- here -----------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from rakefarm.market.curve import OVERDUE_S, Curve, free_times, rate
+from rakefarm.market.curve import Curve, expected_s, free_times, rate
 from rakefarm.market.needs import Facilities, Refusal, cores_wanted, refuse_need
 
 GIB = 1 << 30
@@ -208,8 +208,8 @@ def _wait(commitments: Commitments, own: int, run: float) -> float:
     ahead = own + commitments.elsewhere - commitments.slots
     if ahead < 0:
         return 0.0
-    ends = commitments.all_ends(run) or (run / 2,)
-    return max(ends[min(ahead, len(ends) - 1)], OVERDUE_S) + run * (ahead // commitments.slots)
+    ends = sorted([expected_s(end) for end in commitments.all_ends(run) or (run / 2,)])
+    return ends[min(ahead, len(ends) - 1)] + run * (ahead // commitments.slots)
 
 
 def finish_terms(now: Situation) -> dict[str, float]:

@@ -21,6 +21,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     HostLeftOut,
     HostReady,
     QuoteReceived,
@@ -122,6 +123,47 @@ def test_a_retried_action_waits_again_and_frees_its_host():
     assert board.snapshot(0.0, 20).hosts[1].running == 1
     row = board.apply(finished(0, "lab2:6238"))
     assert row is not None and row.command == "cc -c x.c"
+
+
+def copied():
+    """A board with one action at two hosts."""
+    board = board_of(started(), queued(0), placed(0))
+    board.apply(ActionPlaced(action=0, host="lab2:6238", price=2.0, attempt=2, backup=True, time_s=103.0))
+    return board
+
+
+def running_at(board):
+    return {host.host: host.running for host in board.snapshot(0.0, 0).hosts}
+
+
+def test_an_action_with_a_copy_is_one_row_at_two_hosts():
+    board = copied()
+    assert running_at(board) == {"lab1:6238": 1, "lab2:6238": 1}
+    (row,) = board.snapshot(0.0, 20).rows
+    assert (row.host, row.copy_host) == ("lab1:6238", "lab2:6238")
+    assert board.totals(0.0).running == 1
+    board.apply(ActionPhase(action=0, host="lab2:6238", phase="sending"))
+    assert board.snapshot(0.0, 20).rows[0].phase == "placed", "what is shown is the first's"
+
+
+@pytest.mark.parametrize(("winner", "loser"), [("lab1:6238", "lab2:6238"), ("lab2:6238", "lab1:6238")])
+def test_a_superseded_copy_counts_nowhere(winner: str, loser: str):
+    board = copied()
+    board.apply(CopyEnded(action=0, host=loser, reason="superseded"))
+    assert running_at(board) == {winner: 1, loser: 0}
+    (row,) = board.snapshot(0.0, 20).rows
+    assert (row.host, row.copy_host) == (winner, "")
+    board.apply(finished(0, winner))
+    board.apply(CopyEnded(action=0, host=loser, reason="late"))
+    assert running_at(board) == {winner: 0, loser: 0}
+    assert (board.totals(0.0).succeeded, board.totals(0.0).running) == (1, 0)
+    assert {host.host: host.done for host in board.snapshot(0.0, 0).hosts} == {winner: 1, loser: 0}
+
+
+def test_an_action_that_ends_with_both_copies_running_frees_both_hosts():
+    board = copied()
+    board.apply(finished(0, "lab2:6238"))
+    assert running_at(board) == {"lab1:6238": 0, "lab2:6238": 0}
 
 
 def test_events_of_unknown_actions_are_harmless():

@@ -20,7 +20,8 @@ from market_vocabulary import (
 from msgspec import structs
 
 from rakefarm.market.curve import Curve
-from rakefarm.market.plan import FIRST_PAUSE_S, LONGEST_PAUSE_S, PlanPolicy
+from rakefarm.market.known_host import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from rakefarm.market.plan import PATIENCE_S, PlanPolicy
 from rakefarm.market.policy import (
     Award,
     Declined,
@@ -161,7 +162,8 @@ def test_a_licence_in_use_is_nothing_to_other_jobs(plan: PlanPolicy, view: HandV
     assert waits_of(effects) == ["a"], "for the others, at once"
     assert awards_of(plan.handle(slot_free("a", structs.replace(free, version=3)))) == [(0, "a")]
     view.time_s += FIRST_PAUSE_S
-    assert of_kind(plan.handle(Woken()), WakeAt) == []
+    looks = [effect.time_s for effect in plan.handle(Woken()) if isinstance(effect, WakeAt)]
+    assert looks == [pytest.approx(view.time_s + PATIENCE_S)], "and no pause"
 
 
 def test_a_slot_that_our_own_place_in_the_queue_takes_is_not_awarded(plan: PlanPolicy) -> None:
