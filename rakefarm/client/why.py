@@ -10,7 +10,7 @@ from rakefarm.client.ledger_reader import LAST, LedgerReader, choose_run, open_l
 from rakefarm.client.recorded import NoEvent, event_of
 from rakefarm.client.story import LOST, REFUSED, Placement, Stories, Story
 from rakefarm.config import ConfigError
-from rakefarm.events import BuildStarted, QuoteReceived
+from rakefarm.events import ActionPlaced, BuildStarted, QuoteReceived
 from rakefarm.exitcodes import ExitStatus
 
 
@@ -152,6 +152,7 @@ def _record(stories: Stories, story: Story) -> dict[str, object]:
                 "attempt": placement.award.attempt,
                 "host": placement.host,
                 "price": placement.award.price,
+                "terms": dict(placement.award.terms),
                 "runner_up": placement.award.runner_up or None,
                 "runner_up_price": placement.award.runner_up_price,
                 "margin": placement.margin,
@@ -179,6 +180,8 @@ def _show(stories: Stories, run_id: str, story: Story, environ: Mapping[str, str
         placed.words = frozenset({2, 4, 8})
         placed.rows += [_placement_row(placement, _begin(stories)) for placement in story.placements]
         draw_tables([placed], environ, stdout)
+        made = [f"price {price_text(award.price)} = {_sum(award.terms)}\n" for award in _priced(story)]
+        stdout.writelines([*made, "\n"] if made else [])
     quotes = _quotes(stories, story)
     if not quotes:
         why_none = "it does not run on the farm" if not story.remote else "no host was asked, or none answered"
@@ -263,9 +266,17 @@ def _quote_row(quote: QuoteReceived, lowest: float | None, begin_s: float) -> tu
     if quote.price is None:
         return when, host, "-", "-", "-", f"declines: {safe_text(quote.reason)}"
     assert lowest is not None, "it is a price itself"
-    terms = " + ".join(f"{safe_text(name)} {value:.3g}" for name, value in quote.terms.items())
     above = "lowest" if quote.price == lowest else price_text(quote.price - lowest)
-    return when, host, price_text(quote.price), _seconds(quote.seconds), above, terms
+    return when, host, price_text(quote.price), _seconds(quote.seconds), above, _sum(quote.terms)
+
+
+def _priced(story: Story) -> Iterable[ActionPlaced]:
+    """The awards whose price is not simply a quote's of the same action."""
+    return [each.award for each in story.placements if each.award.terms and not story.quotes]
+
+
+def _sum(terms: Mapping[str, float]) -> str:
+    return " + ".join(f"{safe_text(name)} {value:.3g}" for name, value in terms.items())
 
 
 def _seconds(seconds: float | None) -> str:

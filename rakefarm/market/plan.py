@@ -197,7 +197,7 @@ class PlanPolicy:
             if best is None:
                 left.append(job)
                 continue
-            host, start, finish, run = best
+            host = best.host
             if held is not None and held.fits(host.name, job):
                 startable, held = "", None
             elif host.lacks(job, now):
@@ -210,15 +210,17 @@ class PlanPolicy:
             else:
                 times = places[host.name]
                 times.pop(0)
-                _insert(times, start + run)
-                if start > 0.0 or host.name != startable or held_for is not None:
+                _insert(times, best.start + best.run)
+                if best.start > 0.0 or host.name != startable or held_for is not None:
                     wanted.setdefault(host.name, []).append(job)
                     left.append(job)
                     continue
                 startable = ""
             host.taken += 1
             host.ours += 1
-            effects.append(Award(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
+            second = self._best(job, places, None, now, but=host.name)
+            others = (second.host.name, second.cost) if second is not None else ("", None)
+            effects.append(Award(job, host.name, best.cost, best.finish, True, *others))
         self._pending.extendleft(reversed(left))
         self._want_more(places, wanted, now, skip=len(left))
         effects += self._waits(wanted, now)
@@ -243,12 +245,11 @@ class PlanPolicy:
         for job in islice(self._pending, skip, skip + 2 * len(places)):
             best = self._best(job, places, None, now)
             if best is not None:
-                host, start, _, run = best
-                times = places[host.name]
+                times = places[best.host.name]
                 times.pop(0)
-                _insert(times, start + run)
-                if host.name in shared:
-                    wanted.setdefault(host.name, [job])
+                _insert(times, best.start + best.run)
+                if best.host.name in shared:
+                    wanted.setdefault(best.host.name, [job])
 
     def _waits(self, wanted: dict[str, list[Job]], now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -293,17 +294,16 @@ class PlanPolicy:
         return rate(curve.speed, curve.cores, curve.busy, min(curve.running + host.taken + 1, curve.slots))
 
     def _best(
-        self, job: Job, places: dict[str, list[float]], held: "_Held | None", now: float
-    ) -> tuple[_Host, float, float, float] | None:
-        """The host where the job finishes first, when it starts and ends there (seconds from now), and how long it
-        occupies a slot."""
+        self, job: Job, places: dict[str, list[float]], held: "_Held | None", now: float, but: str = ""
+    ) -> "_Choice | None":
+        """The host where the job finishes first, of all `but` one."""
         avoided = self._avoid.get(job.number, ())
         if len(avoided) >= len(places):
             avoided = ()
-        best: tuple[float, _Host, float, float, float] | None = None
+        best: _Choice | None = None
         for name, times in places.items():
             host = self._hosts[name]
-            if job.task not in host.factors or job.task in host.refuses or name in avoided:
+            if job.task not in host.factors or job.task in host.refuses or name in avoided or name == but:
                 continue
             run = max(job.work_s / self._rate(host), 1e-6)
             transfer = self._view.transfer_s(job, name)
@@ -312,9 +312,20 @@ class PlanPolicy:
                 start = max(start, host.lacking[job.needs].until_s - now)
             finish = max(start, transfer) + run
             cost = finish + run * max(host.factors.get(job.task, 1.0) - 1.0, 0.0)
-            if best is None or cost < best[0]:
-                best = (cost, host, start, finish, run + transfer)
-        return best[1:] if best is not None else None
+            if best is None or cost < best.cost:
+                best = _Choice(host, cost, start, finish, run + transfer)
+        return best
+
+
+class _Choice(Struct):
+    """A host for a job: what it costs there (the price, and the time until it can start), when it starts and ends
+    (seconds from now), and how long it occupies a slot."""
+
+    host: _Host
+    cost: float
+    start: float
+    finish: float
+    run: float
 
 
 class _Held(Struct, frozen=True):
