@@ -10,7 +10,7 @@ from rakefarm.client.ledger_reader import LAST, LedgerReader, choose_run, open_l
 from rakefarm.client.recorded import NoEvent, event_of
 from rakefarm.client.story import LOST, REFUSED, Placement, Stories, Story
 from rakefarm.config import ConfigError
-from rakefarm.events import ActionPlaced, BuildStarted, QuoteReceived
+from rakefarm.events import BuildStarted, QuoteReceived
 from rakefarm.exitcodes import ExitStatus
 
 
@@ -176,12 +176,11 @@ def _show(stories: Stories, run_id: str, story: Story, environ: Mapping[str, str
     stdout.writelines(f"{line}\n" for line in _ending(story))
     stdout.write("\n")
     if story.placements:
-        placed = Sheet(("placed", "attempt", "on", "price", "next best", "by", "promised", "took", "and then"))
-        placed.words = frozenset({2, 4, 8})
+        placed = Sheet(("placed", "attempt", "on", "price", "promised", "took", "and then"), words=frozenset({2, 6}))
         placed.rows += [_placement_row(placement, _begin(stories)) for placement in story.placements]
         draw_tables([placed], environ, stdout)
-        made = [f"price {price_text(award.price)} = {_sum(award.terms)}\n" for award in _priced(story)]
-        stdout.writelines([*made, "\n"] if made else [])
+        reasons = [f"{text}\n" for text in map(_reason, story.placements) if text]
+        stdout.writelines([*reasons, "\n"] if reasons else [])
     quotes = _quotes(stories, story)
     if not quotes:
         why_none = "it does not run on the farm" if not story.remote else "no host was asked, or none answered"
@@ -218,7 +217,7 @@ def _ending(story: Story) -> Iterable[str]:
             error = (won.seconds - promised) / promised
             text += f" where {duration_text(promised)} were promised ({error:+.0%})"
     yield text
-    facts = [f"the command ran {duration_text(finished.ran_s)}", f"{duration_text(finished.cpu_s)} of CPU"]
+    facts = [f"the command ran {_seconds(finished.ran_s)}", f"{_seconds(finished.cpu_s)} of CPU"]
     facts += [f"{size_text(finished.peak_memory_bytes)} of memory"] * (finished.peak_memory_bytes > 0)
     facts += [f"{size_text(finished.bytes_sent)} sent"] * (finished.bytes_sent > 0)
     facts += [f"{size_text(finished.bytes_saved)} of inputs were there"] * (finished.bytes_saved > 0)
@@ -236,16 +235,11 @@ def _ending(story: Story) -> Iterable[str]:
 
 def _placement_row(placement: Placement, begin_s: float) -> tuple[str, ...]:
     award = placement.award
-    runner_up = "-"
-    if award.runner_up:
-        runner_up = f"{safe_text(award.runner_up)} at {price_text(award.runner_up_price)}"
     return (
         f"{award.time_s - begin_s:.2f} s",
         str(award.attempt),
         safe_text(award.host),
         price_text(award.price),
-        runner_up,
-        price_text(placement.margin),
         _seconds(award.seconds),
         _seconds(placement.seconds),
         _what_came(placement),
@@ -270,9 +264,14 @@ def _quote_row(quote: QuoteReceived, lowest: float | None, begin_s: float) -> tu
     return when, host, price_text(quote.price), _seconds(quote.seconds), above, _sum(quote.terms)
 
 
-def _priced(story: Story) -> Iterable[ActionPlaced]:
-    """The awards whose price is not simply a quote's of the same action."""
-    return [each.award for each in story.placements if each.award.terms and not story.quotes]
+def _reason(placement: Placement) -> str:
+    """Of what its price was made, and how much more the next best host's was."""
+    award, margin = placement.award, placement.margin
+    texts = [_sum(award.terms)] if award.terms else []
+    if margin is not None:
+        side = f"{price_text(abs(margin))} {'less' if margin >= 0 else 'more'} than"
+        texts.append(f"{side} {safe_text(award.runner_up)} at {price_text(award.runner_up_price)}")
+    return f"{safe_text(award.host)} at {price_text(award.price)}: {', '.join(texts)}" if texts else ""
 
 
 def _sum(terms: Mapping[str, float]) -> str:
