@@ -176,7 +176,7 @@ def _show(stories: Stories, run_id: str, story: Story, environ: Mapping[str, str
     stdout.writelines(f"{line}\n" for line in _ending(story))
     stdout.write("\n")
     if story.placements:
-        placed = Sheet(("placed", "attempt", "on", "price", "promised", "took", "and then"), words=frozenset({2, 6}))
+        placed = Sheet(("placed", "on", "price", "promised", "took", "and then"), words=frozenset({1, 5}))
         placed.rows += [_placement_row(placement, _begin(stories)) for placement in story.placements]
         draw_tables([placed], environ, stdout)
         reasons = [f"{text}\n" for text in map(_reason, story.placements) if text]
@@ -237,7 +237,6 @@ def _placement_row(placement: Placement, begin_s: float) -> tuple[str, ...]:
     award = placement.award
     return (
         f"{award.time_s - begin_s:.2f} s",
-        str(award.attempt),
         safe_text(award.host),
         price_text(award.price),
         _seconds(award.seconds),
