@@ -114,16 +114,31 @@ class ServerSettings(Struct, frozen=True):
     quiet_hours: Annotated[str, Rule(_parses(parse_hours), "like 22:00-06:30")] = ""
     limits: Limits = field(default_factory=Limits)
     bid: str = "finish"
+    key_file: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
+    audit_log: str = ""
+    proof_s: Annotated[float, Meta(ge=0.1, le=60.0)] = 5.0
+    unproven: Annotated[int, Meta(ge=1, le=512)] = 64
+    unproven_per_address: Annotated[int, Meta(ge=1, le=512)] = 8
+    penalty_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
+    minimum_rate: Annotated[int, Meta(ge=0)] = 1 << 10
+    idle_s: Annotated[float, Meta(ge=1.0)] = 3600.0
+    unacknowledged_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 30.0
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
 
 
 class ClientSettings(Struct, frozen=True):
-    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots."""
+    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots; 0 local slots:
+    as many as this machine has cores."""
 
     hosts: tuple[str, ...] = ()
     jobs: Annotated[int, Cores] = 0
     local_jobs: Annotated[int, Cores] = 0
+    local_slots: Annotated[int, Cores] = 0
     fallback: Annotated[str, Rule(FALLBACKS.__contains__, f"one of {', '.join(FALLBACKS)}")] = "next"
     connect_s: Wait = 3.0
     quote_s: Wait = 3.0
@@ -135,6 +150,12 @@ class ClientSettings(Struct, frozen=True):
     ledger: bool = True
     ledger_size: Annotated[int, Rule(lambda value: not value or value >= 65536, "0, or 64K and more")] = 32 << 20
     ledger_hash: bool = False
+    key_file: str = ""
+    key_name: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)

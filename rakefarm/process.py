@@ -14,11 +14,12 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from rakefarm.capture import Capture
 from rakefarm.words import split_plain
 
 if TYPE_CHECKING:
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 READ_BYTES = 65536
-SPILL_BYTES = 1 << 20
-"""What a captured stream holds in memory; the rest goes to an unlinked temporary file."""
 STRAGGLER_S = 1.0
 """How long a pipe is still drained after the command's tree was killed, should something outside hold it."""
+BEAT_S = 0.2
 LONGEST_WAIT_S = 86_400.0
 """poll(2) counts milliseconds in 31 bits."""
 _DEFAULTED = (
@@ -74,81 +74,6 @@ class CouldNotStart(Struct, frozen=True):
 Ending = Exited | Signalled | TimedOut | Cancelled | CouldNotStart
 
 
-def spill_to_disk() -> int:
-    """An unlinked temporary file. Raises OSError."""
-    import tempfile
-
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
-
-
-def spill_to_memory() -> int:
-    """A file without a name in memory, for who has no directory of its own. Raises OSError."""
-    return os.memfd_create("output", os.MFD_CLOEXEC)
-
-
-class Capture:
-    """What a command wrote to one stream: in memory while small, in a file without a name when not.
-
-    What comes beyond `most_bytes` (0: no limit) is counted and forgotten.
-    """
-
-    def __init__(self, spill: Callable[[], int] = spill_to_disk, most_bytes: int = 0) -> None:
-        self.size = 0
-        self.cut = 0
-        """Bytes that were forgotten."""
-        self._spill = spill
-        self._most = most_bytes
-        self._pieces: list[bytes] = []
-        self._file: int | None = None
-
-    def write(self, data: bytes) -> None:
-        """Append. Raises OSError when the spill file can't take it."""
-        if self._most and self.size + len(data) > self._most:
-            kept = max(0, self._most - self.size)
-            self.cut += len(data) - kept
-            data = data[:kept]
-        self._append(data)
-
-    def mark_cut(self, mark: bytes) -> None:
-        """Append beyond the limit, where something was cut, that it was."""
-        self._append(mark)
-
-    def _append(self, data: bytes) -> None:
-        self.size += len(data)
-        if self._file is None and self.size <= SPILL_BYTES:
-            self._pieces.append(data)
-            return
-        if self._file is None:
-            self._file = self._spill()
-            data = b"".join([*self._pieces, data])
-            self._pieces.clear()
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
-
-    def file(self) -> int | None:
-        """The descriptor of the spill file, or None while everything is in memory."""
-        return self._file
-
-    def pieces(self) -> Iterator[bytes]:
-        """Everything written, from the beginning."""
-        if self._file is None:
-            yield from self._pieces
-            return
-        position = 0
-        while data := os.pread(self._file, READ_BYTES, position):
-            yield data
-            position += len(data)
-
-    def close(self) -> None:
-        """Give the spill file back; the capture is empty afterwards."""
-        self._pieces.clear()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
 class Completed(Struct, frozen=True):
     """A command's end, what it used (seconds, bytes) and what it wrote. Close both captures when done."""
 
@@ -181,14 +106,16 @@ def run(
     streams: tuple[Capture, Capture] | None = None,
     end_strays: Callable[[], None] | None = None,
     on_start: Callable[[int], None] | None = None,
+    beat: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run `command` as `/bin/sh -c` would, in `directory` (else the current one), until it and its group are gone.
 
     A command of plain words is started without the shell (see `words`); `environment` should have PWD then.
 
     `cancel` is a descriptor: when it becomes readable, or its peer closes, the command is killed. `end_strays`
-    is called after the end, to kill what left the group. `streams` are what standard output and standard error are
-    captured in. Raises OSError when pipes or the spill file fail; the
+    is called after the end, to kill what left the group; `on_start` and, every BEAT_S while it runs, `beat` with its
+    process id. `streams` are what standard output and standard error are captured in. Raises OSError when pipes or the
+    spill file fail; the
     command is then killed first.
     """
     stdout, stderr = streams or (Capture(), Capture())
@@ -205,7 +132,7 @@ def run(
             on_start(pid)
         deadline = None if timeout_s is None else started + timeout_s
         captures = {out: stdout, err: stderr}
-        killed = _drain_until_exit(pidfd, captures, cancel, deadline)
+        killed = _drain_until_exit(pidfd, captures, cancel, deadline, (lambda: beat(pid)) if beat else None)
         if killed is not None or end_strays is None:
             kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
@@ -281,7 +208,11 @@ def _spawn(
 
 
 def _drain_until_exit(
-    pidfd: int, streams: dict[int, Capture], cancel: int | None, deadline: float | None
+    pidfd: int,
+    streams: dict[int, Capture],
+    cancel: int | None,
+    deadline: float | None,
+    beat: Callable[[], None] | None,
 ) -> Ending | None:
     """Read both pipes until the process has ended; one that came to its end is taken out of `streams`.
 
@@ -293,11 +224,14 @@ def _drain_until_exit(
         poller.register(descriptor, select.POLLIN)
     if cancel is not None:
         poller.register(cancel, select.POLLIN | select.POLLRDHUP)
+    beat_at = time.monotonic() + BEAT_S if beat else None
     while True:
-        wait_ms = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S) * 1000
+        due = [at for at in (deadline, beat_at) if at is not None]
+        wait_ms = min(max(0.0, min(due) - time.monotonic()), LONGEST_WAIT_S) * 1000 if due else None
         ready = poller.poll(wait_ms)
-        if not ready and deadline is not None and time.monotonic() >= deadline:
-            return TimedOut()
+        if beat is not None and beat_at is not None and time.monotonic() >= beat_at:
+            beat()
+            beat_at = time.monotonic() + BEAT_S
         exited = False
         for descriptor, what in ready:
             if descriptor == pidfd:
@@ -311,6 +245,8 @@ def _drain_until_exit(
                 del streams[descriptor]
         if exited:
             return None
+        if deadline is not None and time.monotonic() >= deadline:
+            return TimedOut()
 
 
 def _drain_rest(streams: dict[int, Capture]) -> None:
@@ -328,10 +264,10 @@ def _drain_rest(streams: dict[int, Capture]) -> None:
 
 
 def start_background(
-    arguments: Sequence[str], environment: Mapping[str, str], error: str | None = None
+    arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int] = (), error: str | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start a program of ours in a session of its own, its standard output a pipe for us to read; its standard error
-    is ours, or goes to the file `error`."""
+    """Start a program of ours in a session of its own, its standard output a pipe for us to read; it has these of our
+    descriptors besides. Its standard error is ours, or goes to the file `error`."""
     import subprocess
 
     with contextlib.ExitStack() as files:
@@ -342,7 +278,37 @@ def start_background(
             stdout=subprocess.PIPE,
             stderr=None if error is None else files.enter_context(open(error, "ab")),
             start_new_session=True,
+            pass_fds=descriptors,
         )
+
+
+def run_with_input(arguments: Sequence[str], environment: Mapping[str, str], data: bytes) -> int:
+    """Run a program, its standard input `data`, its output and complaints ours; answers its exit status, 127 when there
+    is no such program."""
+    import subprocess
+
+    try:
+        return subprocess.run(arguments, env=dict(environment), input=data, check=False).returncode
+    except OSError:
+        return 127
+
+
+def start_filter(arguments: Sequence[str], environment: Mapping[str, str], end: int, errors: int) -> int:
+    """Start a program that reads from and writes to the socket `end`, and complains into the file `errors`, in a
+    session of its own; answers its pid. Raises OSError."""
+    return os.posix_spawnp(
+        arguments[0],
+        list(arguments),
+        dict(environment),
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, end, 0),
+            (os.POSIX_SPAWN_DUP2, end, 1),
+            (os.POSIX_SPAWN_DUP2, errors, 2),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULTED,
+    )
 
 
 def start_aside(script: str, stdin: int, file: int) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from rakefarm.capture import Capture
 from rakefarm.client.farm import Member
 from rakefarm.client.inputs import Manifest
 from rakefarm.client.link import Link
 from rakefarm.client.outputs import Incoming
 from rakefarm.market.curve import Curve
-from rakefarm.process import Capture
 from rakefarm.wire import RemoteProtocolError
 from rakefarm.wire.messages import (
     OUTCOMES,

@@ -23,8 +23,8 @@ from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from rakefarm import process
+from rakefarm.capture import Capture, spill_to_memory
 from rakefarm.logs import logger
-from rakefarm.process import Capture, spill_to_memory
 from rakefarm.server.isolation import kernel
 from rakefarm.server.isolation.confinement import NAMESPACES, PROCESS, Confinement
 from rakefarm.server.job import (

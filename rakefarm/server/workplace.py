@@ -3,6 +3,8 @@
 from msgspec import Struct
 
 from rakefarm.config import Limits, ServerSettings
+from rakefarm.server.admission import Admission
+from rakefarm.server.audit import AuditLog
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
 from rakefarm.server.sandbox import WorkerSandbox
@@ -13,7 +15,7 @@ NO_LIMITS = Limits(**dict.fromkeys(Limits.__struct_fields__, 0))
 
 
 class Workplace(Struct, frozen=True):
-    """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors."""
+    """What a worker's threads share: settings, its view of grants and scoreboard, and what it owns."""
 
     settings: ServerSettings
     grants: WorkerGrants
@@ -22,6 +24,8 @@ class Workplace(Struct, frozen=True):
     sandbox: WorkerSandbox
     executors: Executors
     name: str
+    admission: Admission
+    audit: AuditLog
 
     @property
     def limits(self) -> Limits:
