@@ -13,12 +13,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from rakefarm import process, standard
-from rakefarm.exitcodes import ExitStatus
+from rakefarm import process
 from rakefarm.levels import LEVELS, rank
 from rakefarm.server.attacks import ATTACKS, Answer, Attack, Scene, command_of
 from rakefarm.server.sandbox import choose_root, remove_tree
@@ -332,38 +331,3 @@ class _Client:
                 case None:
                     self._open()
                     return result
-
-
-def selftest() -> int:
-    """`rakeserver --selftest`; answers the exit status, which is 1 when a level lets through what it must not."""
-    try:
-        good = show_table(attack_levels(), print)
-    except SelftestFailed as failure:
-        standard.say(f"rakeserver: error: {failure}")
-        return int(ExitStatus.USAGE)
-    return int(ExitStatus.OK if good else ExitStatus.ACTION_FAILED)
-
-
-def show_table(reports: Sequence[LevelReport], say: Callable[[str], object]) -> bool:
-    """Print what each level stops; False when one lets through what it must not."""
-    levels = [report.level for report in reports]
-    width = max(len(attack.name) for attack in ATTACKS) + 2
-    say(" " * width + "".join(f"{level:<12}" for level in levels))
-    good = True
-    for attack in ATTACKS:
-        cells = []
-        for report in reports:
-            if report.problem:
-                cells.append("-")
-            elif not report.succeeded[attack.name]:
-                cells.append("stopped")
-            else:
-                good &= not report.stops(attack)
-                cells.append("SUCCEEDS" if report.stops(attack) else "succeeds")
-        say(f"{attack.name:<{width}}" + "".join(f"{cell:<12}" for cell in cells) + attack.tries)
-    for report in reports:
-        if report.problem:
-            say(f"{report.level} does not hold here: {report.problem}")
-        else:
-            say(f"{report.level}: missing {', '.join(report.missing) or 'nothing'}")
-    return good
