@@ -147,7 +147,7 @@ class Listener:
                 os.unlink(self._unix_path)
 
     def _serve(self) -> int:
-        warn(self._entrance)
+        warn(self._entrance, self._settings.uids)
         self._pool.start()
         # psutil is imported only now, so that the workers don't carry it.
         from rakefarm.server.load import Sampler
