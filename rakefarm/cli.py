@@ -192,7 +192,9 @@ def _add_build_arguments(parser: _Parser) -> None:
     parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
     parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
     parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="say where each action runs, and how it ended"
+    )
     parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
     parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
     parser.add_argument(

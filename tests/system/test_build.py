@@ -226,6 +226,19 @@ def test_a_dry_run_without_a_host_asks_an_embedded_farm(project: Project) -> Non
     assert project.made() == set()
 
 
+def test_a_dry_run_of_what_no_server_can_run_ends_as_the_build_would(project: Project, farm: Farm) -> None:
+    project.rakefile("one:", "remote-touch a", "remote-touch b", "remote-touch c", "touch d")
+    built = project.build("-n", "--hosts", "127.0.0.1:1")
+    assert built.status == 3 and b"touch d" in built.stdout
+    (line,) = built.stderr.decode().splitlines()
+    assert line.startswith("rakefarm: error: no server can run line 2 and 2 more: 127.0.0.1:1: connection refused")
+    project.rakefile("one:", "remote-touch a", "remote-touch b", "> needs gpu")
+    built = project.build("-n", hosts=farm)
+    assert built.status == 3 and b"needs gpu" in built.stderr and built.stdout.count(b"price") == len(farm)
+    project.rakefile("one:", "touch a")
+    assert project.build("-n", "--hosts", "127.0.0.1:1").status == 0, "which needs none"
+
+
 def test_another_directory_and_another_file(project: Project, farm: Farm) -> None:
     project.write("sub/in", "text")
     project.write("sub/other.rake", "a:\n\tremote-cat in > out; pwd\n\t\trequires in\n\techo $PWD\n")
