@@ -239,6 +239,19 @@ def test_a_dry_run_of_what_no_server_can_run_ends_as_the_build_would(project: Pr
     assert project.build("-n", "--hosts", "127.0.0.1:1").status == 0, "which needs none"
 
 
+def test_outputs_have_their_directories(project: Project, farm: Farm) -> None:
+    project.write("src/a.c", "text")
+    project.rakefile(
+        "declared:",
+        "remote-cat src/a.c > out/deep/a.o", "> requires src/a.c", "> produces out/deep/a.o",
+        "undeclared:",
+        "remote-cat src/a.c > other/a.o", "> requires src/a.c",
+    )  # fmt: skip
+    built = project.build(hosts=farm)
+    assert built.status == 1 and project.read("out/deep/a.o") == b"text"
+    assert built.says("there is no directory other where it ran: declare it, produces other/a.o")
+
+
 def test_another_directory_and_another_file(project: Project, farm: Farm) -> None:
     project.write("sub/in", "text")
     project.write("sub/other.rake", "a:\n\tremote-cat in > out; pwd\n\t\trequires in\n\techo $PWD\n")
