@@ -83,6 +83,19 @@ class ServerSettings(Struct, frozen=True):
     verbose: bool = False
     quiet_hours: Annotated[str, Rule(_parses(parse_hours), "like 22:00-06:30")] = ""
     bid: str = "finish"
+    key_file: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
+    audit_log: str = ""
+    proof_s: Annotated[float, Meta(ge=0.1, le=60.0)] = 5.0
+    unproven: Annotated[int, Meta(ge=1, le=512)] = 64
+    unproven_per_address: Annotated[int, Meta(ge=1, le=512)] = 8
+    penalty_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
+    minimum_rate: Annotated[int, Meta(ge=0)] = 1 << 10
+    idle_s: Annotated[float, Meta(ge=1.0)] = 3600.0
+    unacknowledged_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 30.0
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
 
@@ -103,6 +116,12 @@ class ClientSettings(Struct, frozen=True):
     ledger: bool = True
     ledger_size: Annotated[int, Rule(lambda value: not value or value >= 65536, "0, or 64K and more")] = 32 << 20
     ledger_hash: bool = False
+    key_file: str = ""
+    key_name: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)

@@ -105,7 +105,7 @@ def test_a_fault_of_ours_is_one_line_and_a_file(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("made up")
 
-    monkeypatch.setattr(cli, "_client_settings", fail)
+    monkeypatch.setattr("rakefarm.commands.build.client_settings", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert cli.build_main([]) == 70
     (line,) = capfd.readouterr().err.splitlines()

@@ -91,6 +91,7 @@ def _run(
     """Answers how many messages of the protocol it took."""
     experiences = Experiences(environ)
     expectations = expect(plan, experiences.history)
+    farm = Farm(hosts, settings, environ, stream)
     stream.emit(
         BuildStarted(
             rakefile=rakefile.path,
@@ -110,7 +111,6 @@ def _run(
         stream.emit(
             Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
-    farm = Farm(hosts, settings, environ, stream)
     try:
         farm.start()
         Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences, expectations).run()

@@ -15,6 +15,7 @@ from rakefarm.client.board import (
     safe_text,
     size_text,
 )
+from rakefarm.client.summary import Summary
 from rakefarm.events import (
     ActionFinished,
     ActionPlaced,
@@ -28,7 +29,7 @@ from rakefarm.events import (
 
 NOT_RUN_LINES = 3
 """Actions that are named when one reason (the whole farm is gone, say) keeps many from being run."""
-COLOUR_CODES = {"red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
+COLOUR_CODES = {"bold": "\x1b[1m", "red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
 LOST = "lost: "
 """What the reason of an action that a host has lost begins with."""
 
@@ -46,7 +47,7 @@ class Line(Struct, frozen=True):
         label = self.label
         if colour and label and self.colour:
             label = f"{COLOUR_CODES[self.colour]}{label}\x1b[0m"
-        return f"{self.prefix}{label}{' ' if label else ''}{self.text}\n"
+        return f"{self.prefix}{label}{' ' if label and self.text else ''}{self.text}\n"
 
 
 class Narrator:
@@ -98,8 +99,7 @@ class Narrator:
                 yield Line(safe_text(event.text), f"{safe_text(event.level)}:", colour, "rakefarm: ")
             case ActionPlaced():
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                price = "" if event.price is None else f" at {price_text(event.price)}"
-                yield Line(f"{self._who(event.action, row)}: on {safe_text(event.host)}{price}{again}")
+                yield Line(f"{self._who(event.action, row)}: on {_terms_of(event)}{again}")
             case ActionRetried():
                 reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
                 if self._verbose:
@@ -130,6 +130,18 @@ class Narrator:
         return f"{self._who(event.action, row)}: {safe_text(event.detail) or event.outcome}{where}{after}"
 
 
+def _terms_of(event: ActionPlaced) -> str:
+    """Where an action was placed, at what price, what that promises, and who would have been next."""
+    text = safe_text(event.host)
+    if event.price is not None:
+        text += f" at {price_text(event.price)}"
+    if event.seconds is not None:
+        text += f", {duration_text(event.seconds)} promised"
+    if event.runner_up:
+        text += f", before {safe_text(event.runner_up)} at {price_text(event.runner_up_price)}"
+    return text
+
+
 def progress_line(totals: Totals) -> Line:
     """How far a build is: for a log, or for who waits at it."""
     parts = [f"{totals.done} of {counted(totals.actions, 'action')}", f"set {totals.set_number} of {totals.sets}"]
@@ -143,8 +155,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
-    """How it all ended: a line for the build, and one for each host that ran something or was left out."""
+def summary_lines(board: Board, summary: Summary, event: BuildFinished) -> Iterator[Line]:
+    """How it all ended: a line for the build, what it came to, and a line for each host that ran something or was left
+    out."""
     snapshot = board.snapshot(event.time_s, 0)
     parts = [counted(snapshot.totals.done, "action")]
     for count, word in (
@@ -160,10 +173,18 @@ def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
         yield Line(text, "interrupted:", "red", "rakefarm: ")
     else:
         yield Line(f"rakefarm: {text}")
+    for line in summary.lines(event):
+        yield Line(f"  {line}")
     hosts = [host for host in snapshot.hosts if host.done or host.state == "left out"]
     name_width = min(40, max((len(safe_text(host.host)) for host in hosts), default=0))
     for host in hosts:
         yield Line(f"  {safe_text(host.host):<{name_width}}  {host_text(host)}")
+
+
+def warning_lines(summary: Summary) -> Iterator[Line]:
+    """What nobody should miss of a build that has ended."""
+    if nothing := summary.nothing_ran_remotely:
+        yield Line("", nothing, "bold", "rakefarm: ")
 
 
 def host_text(host: HostRow) -> str:

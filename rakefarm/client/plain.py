@@ -14,11 +14,13 @@ import errno
 import math
 import os
 import select
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, ClassVar, TextIO, cast
 
 from rakefarm.client.board import Board
-from rakefarm.client.narrator import Narrator, progress_line, summary_lines
+from rakefarm.client.narrator import Narrator, progress_line, summary_lines, warning_lines
+from rakefarm.client.summary import Summary
 from rakefarm.events import ActionOutput, BuildFinished, BuildStarted, Event
+from rakefarm.exitcodes import ExitStatus
 
 Stream = BinaryIO | TextIO | int
 PROGRESS_S = 10.0
@@ -28,19 +30,27 @@ for a person, and some fifty lines in an hour's log."""
 
 
 class ViewError(Exception):
-    """What is to be shown cannot be; the text is one line for the user."""
+    """What is to be shown cannot be; the text is one line for the user. `status` is what to end with."""
+
+    status: ClassVar[ExitStatus] = ExitStatus.USAGE
 
 
 class OutputClosedError(ViewError):
     """Whoever read one of our streams has gone: nobody sees the rest."""
 
+    status = ExitStatus.OUTPUT_CLOSED
+
 
 class TerminalGoneError(OutputClosedError):
     """The terminal that we wrote to was closed."""
 
+    status = ExitStatus.HUNG_UP
+
 
 class OutputFailedError(ViewError):
     """One of our streams takes no more: its disk is full, say."""
+
+    status = ExitStatus.ACTION_FAILED
 
 
 class Channel:
@@ -143,6 +153,7 @@ class PlainView:
         self._quiet = quiet
         self._colour = colour
         self._board = Board()
+        self._summary = Summary()
         self._started_s = 0.0
         self._progress_due_s = math.inf
 
@@ -156,14 +167,16 @@ class PlainView:
                 self._stderr.write(event.stderr)
             return
         row = self._board.apply(event)
+        self._summary.apply(event)
         lines = [line.painted(self._colour) for line in self._narrator.lines(event, row)]
         if isinstance(event, BuildStarted):
             self._started_s, self._progress_due_s = event.time_s, event.time_s + PROGRESS_S
         elif event.time_s >= self._progress_due_s and not self._quiet and not isinstance(event, BuildFinished):
             lines.append(progress_line(self._board.totals(event.time_s)).painted(self._colour))
             self._progress_due_s = event.time_s + max(PROGRESS_S, PROGRESS_SHARE * (event.time_s - self._started_s))
-        if isinstance(event, BuildFinished) and not self._quiet:
-            lines += [line.painted(self._colour) for line in summary_lines(self._board, event)]
+        if isinstance(event, BuildFinished):
+            ending = [*(() if self._quiet else summary_lines(self._board, self._summary, event))]
+            lines += [line.painted(self._colour) for line in (*ending, *warning_lines(self._summary))]
         if lines:
             self._say("".join(lines))
 

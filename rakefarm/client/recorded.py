@@ -4,8 +4,7 @@ Who wrote a file is not known: a value that no build tells is refused as one tha
 are not known come from a later release, and are passed over.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, get_args
 
@@ -47,6 +46,8 @@ _Told = (
 )
 KINDS: Mapping[str, type[Event]] = {kind.name: kind for kind in get_args(_Told)}
 OUTCOMES = ("succeeded", "failed", "not_run")
+MOST = 1e18
+"""No number of a build is larger, whatever its unit."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -64,30 +65,30 @@ def event_of(record: Mapping[str, object]) -> Event | None:
     kind = KINDS.get(name)
     if kind is None:
         return None
+    _check_numbers(record.values())
     fields = dict(record)
     fields["at_ns"] = _nanoseconds(fields.pop("at", None))
     if kind is ActionOutput:
         fields.update({stream: _bytes(fields.get(stream)) for stream in ("stdout", "stderr")})
     terms = fields.get("terms")
     if isinstance(terms, dict):  # a number that JSON can't hold was written as null
-        fields["terms"] = {term: value for term, value in terms.items() if value is not None}
+        terms = fields["terms"] = {term: value for term, value in terms.items() if value is not None}
+        _check_numbers(terms.values())
     try:
         event = msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise NoEvent(str(error)) from error
-    if not math.isfinite(event.time_s):
-        raise NoEvent("its time is no time")
     if isinstance(event, ActionFinished) and event.outcome not in OUTCOMES:
         raise NoEvent("no action ends so")
     return event
 
 
 def read_events(file: BinaryIO) -> Iterator[Event]:
-    """The events of one build, from its first on. Raises NoEvent, which names the line; OSError."""
+    """The events of one build, from its first on. Raises NoEvent, which names the line."""
     run_id: str | None = None
     finished = False
     number = 0
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.endswith(b"\n"):
             raise NoEvent(f"line {number} is cut")
         try:
@@ -107,6 +108,13 @@ def read_events(file: BinaryIO) -> Iterator[Event]:
         raise NoEvent(f"there is no end of the build after line {number}" if number else "it is empty")
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from file
+    except OSError as error:
+        raise NoEvent(f"it can't be read: {error.strerror}") from error
+
+
 def _record(line: bytes) -> Mapping[str, object]:
     try:
         record = msgspec.json.decode(line)
@@ -117,15 +125,25 @@ def _record(line: bytes) -> Mapping[str, object]:
     return record
 
 
+def _check_numbers(values: Iterable[object]) -> None:
+    """Whoever draws them reckons with them."""
+    for value in values:
+        if isinstance(value, int | float) and not -MOST <= value <= MOST:  # nor is NaN
+            raise NoEvent("it has a number that is none of a build")
+
+
 def _nanoseconds(at: object) -> int:
     """RFC 3339 as nanoseconds since 1970."""
     try:
         moment = datetime.fromisoformat(at) if isinstance(at, str) else None
         if moment is None or moment.tzinfo is None:
             raise NoEvent("it has no time of day")
-        return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+        at_ns = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
     except (ValueError, OverflowError) as error:
         raise NoEvent(f"its time of day is {at!r:.40}") from error
+    if at_ns < 0:
+        raise NoEvent(f"its time of day is {at!r:.40}")
+    return at_ns
 
 
 def _bytes(text: object) -> object:

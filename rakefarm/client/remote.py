@@ -94,8 +94,8 @@ def execute(
             label=order.label,
         )
     )
-    if member.knows(entry.sha256 for entry in order.manifest.entries):
-        tell("running", 0.0, 0)
+    # As far as we know: a host that lacks inputs, which only it knows, says so a round trip later.
+    tell("running", 0.0, 0)
     result: Result | None = None
     bytes_saved = order.manifest.total_bytes
     while True:
@@ -108,8 +108,7 @@ def execute(
                 tell("queued" if phase == "queued" else "running", cpu_s, memory_bytes)
             case Decline(reason, text, curves):
                 if reason not in ("full", "license_in_use"):
-                    member.sent.clear()  # it may have lost what it had
-                    member.names.clear()
+                    member.names.clear()  # it may have lost what it had
                 raise Declined(reason, text, curves[0] if curves else None)
             case Result() as result:
                 if result.outcome not in OUTCOMES:
@@ -120,10 +119,9 @@ def execute(
                 link.transport.receive_body(stderr.write)
             case Output() as output:
                 tell("receiving", 0.0, 0)
-                _receive_output(order, output, incoming, member, link)
+                _receive_output(order, output, incoming, link)
             case Delivered(curves):
                 assert result is not None, "the state table puts RESULT first"
-                member.sent.update(entry.sha256 for entry in order.manifest.entries)
                 return Executed(result, curves[0] if curves else None, bytes_saved)
             case message:
                 raise RemoteProtocolError(f"{type(message).__name__} was not expected")
@@ -146,8 +144,7 @@ def _supply(manifest: Manifest, indexes: tuple[int, ...], member: Member, link: 
     return sum([manifest.entries[index].size for index in indexes])
 
 
-def _receive_output(order: Order, output: Output, incoming: Incoming, member: Member, link: Link) -> None:
+def _receive_output(order: Order, output: Output, incoming: Incoming, link: Link) -> None:
     if order.produces is not None and output.path not in order.produces:
         raise RemoteProtocolError("an output that was not declared")
     incoming.receive(output, link.transport.receive_body)
-    member.sent.add(output.sha256)

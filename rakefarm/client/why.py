@@ -8,7 +8,7 @@ from typing import TextIO
 from rakefarm.client.board import brief_text, duration_text, price_text, safe_text, size_text
 from rakefarm.client.ledger_reader import LAST, LedgerReader, choose_run, open_ledger
 from rakefarm.client.recorded import NoEvent, event_of
-from rakefarm.client.story import Placement, Stories, Story
+from rakefarm.client.story import LOST, REFUSED, Placement, Stories, Story
 from rakefarm.config import ConfigError
 from rakefarm.events import BuildStarted, QuoteReceived
 from rakefarm.exitcodes import ExitStatus
@@ -222,10 +222,11 @@ def _ending(story: Story) -> Iterable[str]:
     facts += [f"{size_text(finished.bytes_received)} came back"] * (finished.bytes_received > 0)
     if finished.ran_s or finished.cpu_s:
         yield ", ".join(facts)
-    retried = sum(placement.end == "lost" for placement in story.placements)
-    refused = sum(placement.end == "refused" for placement in story.placements)
-    if retried or refused:
-        yield f"lost {retried}×, refused {refused}× before that"
+    lost = sum(placement.end == LOST for placement in story.placements)
+    refused = sum(placement.end == REFUSED for placement in story.placements)
+    if lost or refused:
+        counts = [f"lost {lost}×"] * (lost > 0) + [f"refused {refused}×"] * (refused > 0)
+        yield f"{', '.join(counts)} before that"
     if finished.outputs:
         yield f"made {safe_text(', '.join(finished.outputs))}"
 
@@ -251,6 +252,8 @@ def _placement_row(placement: Placement, begin_s: float) -> tuple[str, ...]:
 def _what_came(placement: Placement) -> str:
     if not placement.end:
         return "no end is recorded"
+    if placement.end == LOST:  # the reason says how
+        return safe_text(placement.reason)
     end = placement.end.replace("_", " ")
     return f"{end}: {safe_text(placement.reason)}" if placement.reason and end != "succeeded" else end
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from rakefarm import __version__
 from rakefarm.config import ConfigError, ServerSettings, load_settings
 from rakefarm.market.needs import parse_size
+from rakefarm.security import PROMISE
 from rakefarm.server.bid_guard import find_bid
 
 SPARE_WORKERS = 2
@@ -17,8 +17,11 @@ SPARE_WORKERS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `rakeserver` and `rakefarm serve`."""
+    parser.epilog = f"Our promise: {PROMISE} How far it holds: docs/security.md."
     parser.add_argument("place", nargs="*", metavar="[HOST] PORT", help="port, or address and port, to listen on")
-    parser.add_argument("-i", "--address", metavar="ADDR", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "-i", "--address", metavar="ADDR", help="address to listen on, or unix:/PATH (default: 127.0.0.1)"
+    )
     parser.add_argument("-p", "--port", metavar="PORT", help="port; 0 lets the system pick (default: 6238)")
     parser.add_argument("-v", "--verbose", action="store_true", help="log each connection and action")
     parser.add_argument("--slots", metavar="N", help="commands at one time (default: one a core)")
@@ -31,8 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bid", metavar="NAME", help="how prices are made: finish (default), flat, load-average, cpu, or FILE.py:NAME"
     )
     parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the keys that open this server (default: $XDG_CONFIG_HOME/rakefarm/keys)"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="listen on the network without a key: anybody can run programs here"
+    )
+    parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
-    parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
 
 
 def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> ServerSettings:
@@ -66,6 +75,12 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         changes["shared"] = os.path.abspath(options.shared)
     if (bid := options.bid or environ.get("RAKEFARM_BID")) is not None:
         changes["bid"] = bid
+    for name in ("key_file", "audit_log"):
+        value = getattr(options, name) or environ.get(f"RAKEFARM_{name.upper()}")
+        if value:
+            changes[name] = value
+    if options.insecure:
+        changes["insecure"] = True
     if options.verbose:
         changes["verbose"] = True
     settings = structs.replace(settings, **changes)

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from rakefarm.market.bid import Commitments, Load
 from rakefarm.market.speed import decayed, learn_speed
+from rakefarm.server.users import Users
 
 # version, taken_at, cores, busy, io, available, total, owner, in all, load average, draining
 _HEADER = struct.Struct("=QdQddQQdddQ")
@@ -49,6 +50,7 @@ class Scoreboard:
 
     def __init__(self, workers: int, slots: int, speed: float = 1.0) -> None:
         self.slots = slots
+        self.users = Users(workers, slots)
         self._slots_offset = _CELLS_OFFSET + workers * _CELL.size
         self._map = mmap.mmap(-1, self._slots_offset + slots * _SLOT.size)
         self._version = 0
@@ -149,6 +151,7 @@ class Scoreboard:
     def clear_worker(self, worker: int) -> None:
         """In the listener: take down what a dead worker had put up."""
         self.write_cell(worker, Cell())
+        self.users.clear_worker(worker)
         for slot in range(self.slots):
             if _NUMBER.unpack_from(self._map, self._slots_offset + slot * _SLOT.size)[0] == worker + 1:
                 self.write_slot(slot, None, 0.0)
@@ -184,12 +187,13 @@ class WorkerBoard:
         self._worker = worker
         self._lock = threading.Lock()
         self._running = self._leased = self._closed = 0
-        self._waiting: dict[int, float] = {}  # since when, by turn
-        self._aside: dict[int, float] = {}  # the same of who waits for something else than a slot
+        self._waiting: dict[int, tuple[float, int]] = {}  # since when, and who, by turn
+        self._aside: dict[int, tuple[float, int]] = {}  # the same of who waits for something else than a slot
+        self._told: dict[int, float] = {}  # what the shared page says of us
         self._next_turn = 1
 
     def _publish(self) -> None:
-        since = min(self._waiting.values(), default=NEVER)
+        since = min(self._waiting.values(), default=(NEVER, 0))[0]
         cell = Cell(self._running, len(self._waiting), self._leased, self._closed, since)
         self.scoreboard.write_cell(self._worker, cell)
 
@@ -201,6 +205,23 @@ class WorkerBoard:
             self._closed += closed
             assert self._running >= 0 <= self._leased
             self._publish()
+
+    def _publish_waiting(self) -> None:
+        users: dict[int, float] = {}
+        for since, user in self._waiting.values():
+            users[user] = min(users.get(user, since), since)
+        if users != self._told:
+            self._told = users
+            self.scoreboard.users.publish(self._worker, users.items())
+        self._publish()
+
+    def hold(self, slot: int, user: int) -> None:
+        """A user has been given a slot, and holds it until `let_go`."""
+        self.scoreboard.users.hold(slot, self._worker, user)
+
+    def let_go(self, slot: int) -> None:
+        """The slot is about to be given back."""
+        self.scoreboard.users.let_go(slot)
 
     def begin(self, slot: int, run_s: float, leased: bool = False) -> None:
         """A command is committed to `slot`, which may have been leased, and is expected to take `run_s` seconds."""
@@ -214,13 +235,13 @@ class WorkerBoard:
 
     # --- turns ----------------------------------------------------------------------------------------
 
-    def queue(self) -> int:
-        """Begin to wait for a slot; answers the number of the turn."""
+    def queue(self, user: int = 1) -> int:
+        """Begin to wait for a slot, for the user of that number; answers the number of the turn."""
         with self._lock:
             turn = self._next_turn
             self._next_turn += 1
-            self._waiting[turn] = time.monotonic()
-            self._publish()
+            self._waiting[turn] = time.monotonic(), user
+            self._publish_waiting()
             return turn
 
     def step_aside(self, turn: int, aside: bool) -> None:
@@ -229,20 +250,24 @@ class WorkerBoard:
         with self._lock:
             if turn in origin:
                 goal[turn] = origin.pop(turn)
-                self._publish()
+                self._publish_waiting()
 
     def leave_queue(self, turn: int) -> None:
         """Wait no longer."""
         with self._lock:
             self._waiting.pop(turn, None)
             self._aside.pop(turn, None)
-            self._publish()
+            self._publish_waiting()
 
     def is_next(self, turn: int | None) -> bool:
-        """Whether nobody has waited longer: who has no turn yet comes after all that have, and who has stepped aside
-        is never next."""
-        longest = self.scoreboard.longest_waiting()
+        """Whether it is this one's turn, as `users` says: who has none yet comes after all that have, and who has
+        stepped aside is never next."""
         if turn is None:
-            return longest == NEVER
-        since = self._waiting.get(turn)
-        return since is not None and (longest == NEVER or since <= longest)
+            return self.scoreboard.longest_waiting() == NEVER
+        waiting = self._waiting.get(turn)
+        if waiting is None:
+            return False
+        since, user = waiting
+        users = self.scoreboard.users
+        following = users.next_in_turn()
+        return following is None or users.rank(user, since) <= following

@@ -3,6 +3,8 @@
 from msgspec import Struct
 
 from rakefarm.config import ServerSettings
+from rakefarm.server.admission import Admission
+from rakefarm.server.audit import AuditLog
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
 from rakefarm.server.sandbox import WorkerSandbox
@@ -11,7 +13,7 @@ from rakefarm.server.store import Store
 
 
 class Workplace(Struct, frozen=True):
-    """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors."""
+    """What a worker's threads share: settings, its view of grants and scoreboard, and what it owns."""
 
     settings: ServerSettings
     grants: WorkerGrants
@@ -21,3 +23,5 @@ class Workplace(Struct, frozen=True):
     executors: Executors
     isolation: str
     name: str
+    admission: Admission
+    audit: AuditLog

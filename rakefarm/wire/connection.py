@@ -14,7 +14,7 @@ from msgspec import Struct
 from rakefarm.wire import codec, errors, foreign
 from rakefarm.wire.buffer import Buffer
 from rakefarm.wire.messages import STREAMED, TYPES, Message, MessageType
-from rakefarm.wire.state import TRANSITIONS, Role, State
+from rakefarm.wire.state import GREETINGS, TRANSITIONS, Role, State
 
 STORY_LENGTH = 6
 unpack_u64 = codec.U64.unpack_from
@@ -202,7 +202,7 @@ class Connection:
 
         Every size is checked as soon as its eight bytes are there, however far away its payload is.
         """
-        greeting = self.state is State.GREETING or self.state is State.ADMITTING
+        greeting = self.state in GREETINGS
         payload_limit = self._limits.greeting if greeting else self._limits.payload
         message_limit = self._limits.greeting if greeting else self._limits.message
         data, start = self._buffer.data, self._buffer.start

@@ -3,6 +3,7 @@
 from rakefarm.market.curve import Curve
 from rakefarm.wire.messages import (
     Ack,
+    Challenge,
     Decline,
     Delivered,
     Error,
@@ -17,6 +18,7 @@ from rakefarm.wire.messages import (
     Offer,
     Output,
     Progress,
+    Proof,
     Quote,
     QuoteRequest,
     Result,
@@ -68,13 +70,16 @@ EXAMPLES: dict[MessageType, Message] = {
     MessageType.WELCOME: Welcome(
         version=1,
         capabilities=("store", "produces"),
-        nonce=bytes(range(255, 223, -1)),
+        proof=bytes(range(255, 223, -1)),
+        authentication="key",
         server="lab7",
         software="0.1.0",
         slots=4,
         cores=8,
         isolation="process+pid-namespace",
     ),
+    MessageType.CHALLENGE: Challenge(nonce=bytes(range(100, 132))),
+    MessageType.PROOF: Proof(key="zoe@lab4", proof=bytes(range(64, 96))),
     MessageType.QUOTE_REQUEST: QuoteRequest(TASK),
     MessageType.QUOTE: Quote(OFFER),
     MessageType.DECLINE: Decline(reason="full", text="no slot is free, or others wait for it", curves=(CURVE,)),
