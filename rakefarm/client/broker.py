@@ -13,10 +13,12 @@ import random
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from rakefarm.client.assignment import Assignment
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
@@ -27,28 +29,17 @@ from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
 from rakefarm.events import QuoteReceived, Stream
 from rakefarm.market import policy as market
 from rakefarm.market.curve import Curve
-from rakefarm.transport import Lost
+from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
 
 RETRY_PAUSE_S = 0.2
 REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
+MOST_TRIES = 3
+"""Links that one question is asked on: kept ones may be closed, but not all that are new."""
 SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 """A server that we wait at and that says nothing for so long is lost."""
-
-
-class Assignment(Struct, frozen=True):
-    """An action for a runner: where, by which award, the action that hosts were asked for to decide it (0: none), and
-    the link that holds a slot for it, if there is one."""
-
-    job: RemoteJob
-    member: Member
-    award: market.Award
-    terms: Mapping[str, float]
-    quoted_as: int
-    link: Link | None = None
-    lease: int = 0
 
 
 class _Question(Struct, frozen=True):
@@ -57,6 +48,7 @@ class _Question(Struct, frozen=True):
     job: RemoteJob
     waits: bool
     deadline: float
+    tries: int
 
 
 class Broker:
@@ -192,16 +184,21 @@ class Broker:
                 return
             try:
                 answer = question.link.take_answer(readable=True)
-            except (Lost, ProtocolError, ValueError):
+            except Lost as error:
                 # A kept link may have been closed meanwhile (a worker died, say): then another is tried.
                 self._drop_question(descriptor)
-                self._ask(question.job, question.member, question.waits)
+                if question.tries < MOST_TRIES:
+                    self._ask(question.job, question.member, question.waits, question.tries + 1)
+                else:
+                    self._host_failed(question.member, explain(error))
+                return
+            except ProtocolError as error:
+                self._drop_question(descriptor)
+                self._host_failed(question.member, explain(error), for_good=True)
                 return
             if answer is None:
                 if question.waits:  # a beat: it lives
-                    self._questions[descriptor] = _Question(
-                        question.member, question.link, question.job, True, time.monotonic() + SILENCE_S
-                    )
+                    self._questions[descriptor] = replace(question, deadline=time.monotonic() + SILENCE_S)
                 return
             self._epoll.unregister(descriptor)
             del self._questions[descriptor]
@@ -216,7 +213,7 @@ class Broker:
             lasting = not absurd and isinstance(answer, Decline) and answer.reason not in PASSING_REASONS
             self._stream.emit(QuoteReceived(action=job.number, host=member.name, price=None, reason=reason))
             if absurd:
-                self._host_failed(member, reason)
+                self._host_failed(member, reason, for_good=True)
                 return
             self._refusals.note(job.market.task, member.name, reason, lasting)
             self._do(self._policy.handle(market.Declined(job.market, member.name, lasting)))
@@ -291,9 +288,9 @@ class Broker:
         if not self._jobs:
             os.eventfd_write(self._wake, 1)
 
-    def _host_failed(self, member: Member, reason: str) -> None:
+    def _host_failed(self, member: Member, reason: str, for_good: bool = False) -> None:
         """It is left out, and the policy told; its other jobs there come back as lost by themselves."""
-        self._farm.leave_out(member, reason)
+        self._farm.leave_out(member, reason, for_good)
         self._gone(member)
 
     def _gone(self, member: Member) -> None:
@@ -341,7 +338,7 @@ class Broker:
         quoted_as = self._quoted_as.get(job.task, 0)
         self._assign(Assignment(self._jobs[job.number], self._members[host], award, terms, quoted_as, link, lease))
 
-    def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
+    def _ask(self, job: RemoteJob, member: Member, waits: bool, tries: int = 1) -> None:
         while (link := self._farm.checkout(member)) is not None:
             try:
                 link.wait(job.task) if waits else link.ask(job.task)
@@ -350,7 +347,7 @@ class Broker:
                 continue
             descriptor = link.transport.socket.fileno()
             deadline = time.monotonic() + (SILENCE_S if waits else self._quote_s)
-            self._questions[descriptor] = _Question(member, link, job, waits, deadline)
+            self._questions[descriptor] = _Question(member, link, job, waits, deadline, tries)
             self._epoll.register(descriptor, select.EPOLLIN)
             os.eventfd_write(self._wake, 1)  # the main thread has a new deadline
             return

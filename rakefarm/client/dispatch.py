@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from rakefarm.client.broker import Assignment, Broker
+from rakefarm.client.assignment import Assignment
+from rakefarm.client.broker import Broker
 from rakefarm.client.crew import Crew
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm, Member

@@ -59,7 +59,8 @@ class Narrator:
         self._verbose = 0 if quiet else verbose
         self._quiet = quiet
         self._not_run: Counter[str] = Counter()  # by reason
-        self._losing: set[str] = set()  # hosts that were told of
+        self._losing: set[str] = set()  # hosts whose being left out is told of already
+        self._warned: set[str] = set()  # hosts that were told of in any way
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
         self._told: set[type[Event]] = {ActionFinished, ActionRetried, HostLeftOut, Notice, BuildFinished}
         self._told |= {ActionPlaced} if self._verbose >= 1 else set()
@@ -91,6 +92,7 @@ class Narrator:
                 if event.host not in self._losing:
                     yield Line(text, "warning:", "yellow", "rakefarm: ")
                 self._losing.discard(event.host)
+                self._warned.add(event.host)
             case Notice(level="info"):
                 if not self._quiet:
                     yield Line(f"rakefarm: {safe_text(event.text)}")
@@ -104,8 +106,9 @@ class Narrator:
                 reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
                 if self._verbose:
                     yield Line(f"{self._who(event.action, row)}: {reason}", "again:", "yellow")
-                elif event.reason.startswith(LOST) and event.host not in self._losing:
+                elif event.reason.startswith(LOST) and event.host not in self._warned:
                     self._losing.add(event.host)
+                    self._warned.add(event.host)
                     text = f"{reason}; what it has lost is run again"
                     yield Line(text, "warning:", "yellow", "rakefarm: ")
             case QuoteReceived():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from msgspec import Struct, structs
 
 from rakefarm.client import local, remote
-from rakefarm.client.broker import Assignment
+from rakefarm.client.assignment import Assignment
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.guard import Guard
 from rakefarm.client.hints import absent_directory
