@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from farm_vocabulary import Built, Project, wait_until_idle
+from farm_vocabulary import Built, Event, Project, wait_until_idle
 from msgspec import structs
 from server_vocabulary import Client as Speaker
 from server_vocabulary import Server, a_task, wait_until
 
+from rakefarm.market.calibration import herd_of
 from rakefarm.market.curve import Curve
 from rakefarm.market.policies import POLICIES
+from rakefarm.market.runs import read_runs
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, Role, codec
-from rakefarm.wire.messages import Execute, Hello, Message, Offer, Quote, QuoteRequest, Wait, Welcome
+from rakefarm.wire.messages import Decline, Execute, Hello, Message, Need, Offer, Quote, QuoteRequest, Wait, Welcome
 
 StartServer = Callable[..., Server]
 
@@ -381,3 +383,63 @@ def test_six_clients_at_once_and_none_starves(tmp_path: Path, start_server: Star
         last_first = max(begun.index(str(number)) for number in range(6))
         assert last_first < 45, begun
     wait_until_idle(server)
+
+
+@pytest.mark.slow
+def test_sixteen_clients_that_start_together(tmp_path: Path, start_server: StartServer) -> None:
+    """No herd, no starvation, nothing lost."""
+    settings = tmp_path / "server.toml"
+    settings.write_text("slots = 3\nlease_s = 5.0\n[emulate]\ncores = 3\nspeed = 1.0\n")
+    servers = [start_server("--config", str(settings)) for _ in range(4)]
+    projects = [Project(tmp_path / f"client{number}") for number in range(16)]
+    order, go = tmp_path / "order", tmp_path / "go"
+    for number, project in enumerate(projects):
+        commands = [f"remote-echo {number}.{index} >> {order}; sleep 0.3" for index in range(12)]
+        project.rakefile(
+            "ready:", f"touch {tmp_path}/ready{number}; until [ -e {go} ]; do sleep 0.02; done", "go:", *commands
+        )
+    clients = [project.start(hosts=servers, env={"USER": f"user{number}"}) for number, project in enumerate(projects)]
+    wait_until(lambda: len(list(tmp_path.glob("ready*"))) == 16, "all of them ready")
+    go.touch()
+    took: list[float] = []
+    records: list[Event] = []
+    for client in clients:
+        built = client.end()
+        assert built.status == 0, built.stderr
+        events = client.events()
+        (set_out,) = [event["time_s"] for event in events if event["event"] == "set_started" and event["index"] == 1]
+        took.append(events[-1]["time_s"] - set_out)  # type: ignore[operator]
+        records += events
+    done = order.read_text().split()
+    assert sorted(done) == sorted(f"{number}.{index}" for number in range(16) for index in range(12))
+    # Sixteen clients on a few cores hear late of an end; the leases are long for the same reason.
+    herd = herd_of(list(read_runs(records)[0].values()), settle_s=0.1)
+    assert len(done) <= herd.awards <= 1.02 * len(done) and (herd.index or 0.0) <= 0.01, herd
+    index = sum(took) ** 2 / (len(took) * sum(seconds**2 for seconds in took))
+    assert index >= 0.95, took
+    for server in servers:
+        wait_until_idle(server)
+
+
+# --- what prices depend on --------------------------------------------------------------------------------
+
+
+def test_prices_differ_by_kind_and_by_resource(tmp_path: Path, start_server: StartServer) -> None:
+    settings = tmp_path / "server.toml"
+    settings.write_text('licenses = ["acme"]\n[price.base]\nlink = 3.0\n')
+    server = start_server("--slots", "2", "--config", str(settings))
+    with Speaker(server.host, server.port) as speaker:
+        speaker.introduce()
+
+        def ask(**task: object) -> Offer:
+            answer = speaker.ask(QuoteRequest(a_task(work_s=1.0, **task)))
+            assert isinstance(answer, Quote), answer
+            return answer.offer
+
+        plain, link = ask(kind="compile"), ask(kind="link")
+        licensed = ask(kind="compile", needs=(Need("license", "acme"),))
+        terms = {term.name: term.value for term in licensed.terms}
+        assert link.price > 2 * plain.price and licensed.price > 1.2 * plain.price
+        assert terms["license"] > 0 and "license" not in {term.name for term in plain.terms}
+        declined = speaker.ask(QuoteRequest(a_task(needs=(Need("license", "other"),))))
+        assert isinstance(declined, Decline) and declined.reason == "license"
