@@ -21,6 +21,7 @@ from rakefarm.events import (
     ActionPlaced,
     ActionRetried,
     BuildFinished,
+    CopyEnded,
     Event,
     HostLeftOut,
     Notice,
@@ -51,7 +52,7 @@ class Line(Struct, frozen=True):
 
 
 class Narrator:
-    """Events in words. `verbose` 1 adds a line per placed, retried and ended action, 2 one per quote;
+    """Events in words. `verbose` 1 adds a line per placed, retried and ended action and per copy, 2 one per quote;
     `quiet` leaves only warnings, errors and failures. A host that loses actions is told of once.
     """
 
@@ -63,7 +64,7 @@ class Narrator:
         self._warned: set[str] = set()  # hosts that were told of in any way
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
         self._told: set[type[Event]] = {ActionFinished, ActionRetried, HostLeftOut, Notice, BuildFinished}
-        self._told |= {ActionPlaced} if self._verbose >= 1 else set()
+        self._told |= {ActionPlaced, CopyEnded} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
     def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
@@ -100,8 +101,12 @@ class Narrator:
                 colour = "red" if event.level == "error" else "yellow"
                 yield Line(safe_text(event.text), f"{safe_text(event.level)}:", colour, "rakefarm: ")
             case ActionPlaced():
-                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                yield Line(f"{self._who(event.action, row)}: on {_terms_of(event)}{again}")
+                again = f", attempt {event.attempt}" if event.attempt > 1 and not event.backup else ""
+                copy = "a copy " if event.backup else ""
+                yield Line(f"{self._who(event.action, row)}: {copy}on {_terms_of(event)}{again}")
+            case CopyEnded():
+                reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
+                yield Line(f"{self._who(event.action, row)}: {reason}", "copy:", "yellow")
             case ActionRetried():
                 reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
                 if self._verbose:

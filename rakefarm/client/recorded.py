@@ -23,6 +23,7 @@ from rakefarm.events import (
     BuildStarted,
     Event,
     HostLeftOut,
+    HostLoad,
     HostReady,
     Notice,
     QuoteReceived,
@@ -33,6 +34,7 @@ _Told = (
     BuildStarted
     | HostReady
     | HostLeftOut
+    | HostLoad
     | SetStarted
     | ActionQueued
     | QuoteReceived

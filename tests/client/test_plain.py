@@ -20,6 +20,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     HostLeftOut,
     HostReady,
     Notice,
@@ -161,6 +162,21 @@ def test_progress_of_a_long_build_does_not_fill_the_log():
     beats = [at(second, ActionPhase(action=3, host="lab1", phase="running")) for second in range(2, 3602, 2)]
     assert 30 <= len(lines(begin, at(1, QUEUED), *beats)) <= 60
     assert lines(begin, at(1, QUEUED), *beats[:4]) == []
+
+
+def test_verbose_tells_of_copies():
+    events = (
+        QUEUED,
+        ActionPlaced(action=3, host="lab1:6238", price=2.5),
+        ActionPlaced(action=3, host="lab2:6238", price=1.5, attempt=2, backup=True),
+        CopyEnded(action=3, host="lab1:6238", reason="superseded"),
+    )
+    who = "set 'build', line 12: cc -c x.c"
+    assert lines(*events) == []
+    assert lines(*events, verbose=1)[1:] == [
+        f"{who}: a copy on lab2:6238 at 1.50",
+        f"copy: {who}: lab1:6238: superseded",
+    ]
 
 
 def test_the_summary():
