@@ -1,14 +1,27 @@
-"""Every host's answer to one question, all asked at once: for `-n` and `rakefarm quote`, where nothing is awarded."""
+"""Questions to hosts; and every host's answer to one, all asked at once: for `-n` and `rakefarm quote`, where nothing
+is awarded."""
 
 import time
 
 from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
+from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import Link, wait_readable
 from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer, Task
+
+
+class Question(Struct, frozen=True):
+    """What a host was asked over a link, or whether it is waited at, and until when it may answer (monotonic
+    seconds)."""
+
+    member: Member
+    link: Link
+    job: RemoteJob
+    waits: bool
+    deadline: float
 
 
 class Answer(Struct, frozen=True):

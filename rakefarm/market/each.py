@@ -130,7 +130,20 @@ class EachPolicy:
             return [WakeAt(self._view.now() + PAUSE_S)]
         won = bids[self._choose(self._view, bids)]
         self._running[number] = won.host
-        return [Award(auction.job, won.host, won.price, won.seconds, start_now=False)]
+        # Whatever the rule, the one to compare with is the cheapest of the others.
+        others = [bid for bid in bids if bid is not won]
+        second = others[lowest(self._view, others)] if others else None
+        return [
+            Award(
+                auction.job,
+                won.host,
+                won.price,
+                won.seconds,
+                start_now=False,
+                runner_up=second.host if second else "",
+                runner_up_price=second.price if second else None,
+            )
+        ]
 
 
 def lowest(view: View, bids: Sequence[Quoted]) -> int:

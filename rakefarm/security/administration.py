@@ -46,7 +46,6 @@ its arguments. A file may lack its last newline, so one is added; empty lines do
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommands of `rakefarm key`."""
-    parser.set_defaults(run=run)
     commands = parser.add_subparsers(dest="key_command", metavar="COMMAND", required=True)
     new = commands.add_parser("new", help="make a key and add it to the file; a name that is there is never replaced")
     new.add_argument("name", nargs="?", metavar="NAME", help="whose key it is (default: user@host)")

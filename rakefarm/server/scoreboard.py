@@ -1,7 +1,7 @@
 """What the server's processes know of each other: a shared page that nobody waits for.
 
     header    load sample (written by the listener), draining flag
-    standing  learned speed, recent faults (whoever learnt last)
+    standing  learned speed, recent faults (whoever learnt last), whether the bid is replaced
     cells     one a worker: commands running, waiting and since when, slots held for clients, connections closed
     slots     one a slot: which worker's command runs there, and when it is expected to end (by who holds the slot)
 
@@ -11,6 +11,7 @@ what a worker that died had put up.
 """
 
 import mmap
+import os
 import struct
 import threading
 import time
@@ -23,12 +24,13 @@ from rakefarm.server.users import Users
 
 # version, taken_at, cores, busy, io, available, total, owner, in all, load average, draining
 _HEADER = struct.Struct("=QdQddQQdddQ")
-_STANDING = struct.Struct("=ddd")  # speed, faults, faults counted at
+_STANDING = struct.Struct("=dddQ")  # speed, faults, faults counted at, whether the bid is replaced
 _CELL = struct.Struct("=QQQQd")  # running, waiting, leased, connections closed, waiting since
 _SLOT = struct.Struct("=Qd")  # worker + 1 (0: free), expected end
 _NUMBER = struct.Struct("=Q")
 _DOUBLE = struct.Struct("=d")
 _DRAINING_OFFSET = _HEADER.size - _NUMBER.size
+_REPLACED_OFFSET = _HEADER.size + _STANDING.size - _NUMBER.size
 _CELLS_OFFSET = _HEADER.size + _STANDING.size
 NEVER = 0.0
 
@@ -52,7 +54,8 @@ class Scoreboard:
         self._slots_offset = _CELLS_OFFSET + workers * _CELL.size
         self._map = mmap.mmap(-1, self._slots_offset + slots * _SLOT.size)
         self._version = 0
-        self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic()))
+        self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic(), 0))
+        self._first = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # of all processes one can read it
 
     def publish_load(self, load: Load, taken_at: float) -> None:
         """In the listener: put up a fresh sample, taken at `taken_at` (monotonic seconds)."""
@@ -106,13 +109,33 @@ class Scoreboard:
 
     def faults(self, half_life_s: float) -> float:
         """Faults of the host, decayed until now."""
-        _, faults, counted_at = _STANDING.unpack_from(self._map, _HEADER.size)
+        _, faults, counted_at, _ = _STANDING.unpack_from(self._map, _HEADER.size)
         return decayed(faults, time.monotonic() - counted_at, half_life_s)
 
     def add_fault(self, half_life_s: float) -> None:
         """The host, not a user's command, failed."""
         faults = self.faults(half_life_s) + 1.0
-        self._write(_HEADER.size, _STANDING.pack(self.speed, faults, time.monotonic()))
+        self._write(_HEADER.size + _DOUBLE.size, struct.pack("=dd", faults, time.monotonic()))
+
+    @property
+    def bid_replaced(self) -> bool:
+        """Whether the configured bid has failed and the default is used in its place."""
+        return bool(_NUMBER.unpack_from(self._map, _REPLACED_OFFSET)[0])
+
+    def replace_bid(self) -> bool:
+        """The configured bid has failed, for all workers. True for who says so first: it has to report it."""
+        self._write(_REPLACED_OFFSET, _NUMBER.pack(1))
+        try:
+            os.eventfd_read(self._first)
+        except BlockingIOError:
+            return False
+        return True
+
+    def restore_bid(self) -> None:
+        """In the listener: another bid may be configured now."""
+        self.replace_bid()
+        os.eventfd_write(self._first, 1)
+        self._write(_REPLACED_OFFSET, _NUMBER.pack(0))
 
     # --- cells ----------------------------------------------------------------------------------------
 

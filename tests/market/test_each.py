@@ -63,7 +63,7 @@ def test_all_are_asked_and_the_lowest_price_wins(textbook: EachPolicy) -> None:
     assert list(textbook.handle(quoted(job, "b", 2.0))) == []
     assert list(textbook.handle(quoted(job, "c", 1.0))) == []
     (award,) = textbook.handle(quoted(job, "a", 3.0))
-    assert award == Award(job, "c", 1.0, 1.0, start_now=False)
+    assert award == Award(job, "c", 1.0, 1.0, start_now=False, runner_up="b", runner_up_price=2.0)
 
 
 def test_among_equals_the_first_reply_wins(textbook: EachPolicy) -> None:

@@ -13,6 +13,7 @@ from wire_vocabulary import (
     events,
     example_bytes,
     expected_events,
+    may_speak,
     pair_in,
     push,
     push_example,
@@ -274,7 +275,7 @@ def test_half_a_message_is_no_message(number):
         reader = reader_in(state, sender)
         reader.receive_data(data[:length])
         assert reader.next_event() is None
-        assert reader.state is state and not reader.our_turn
+        assert reader.state is state and not may_speak(reader)
         if length % 2:
             reader.receive_data(data[length:])
             assert events(reader) == expected_events(number)
