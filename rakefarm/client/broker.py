@@ -176,16 +176,16 @@ class Broker:
                 return
             try:
                 answer = question.link.take_answer(readable=True)
-            except (Lost, ProtocolError, ValueError):
-                # A kept link may have been closed meanwhile (a worker died, say): then another is tried.
+            except (Lost, ProtocolError, ValueError) as error:
                 self._drop_question(descriptor)
-                self._ask(question.job, question.member, question.waits)
+                if question.may_be_repeated(error):
+                    self._ask(question.job, question.member, question.waits, question.ended + 1)
+                else:
+                    self._host_failed(question.member, f"no answer to a question: {error}")
                 return
             if answer is None:
                 if question.waits:  # a beat: it lives
-                    self._questions[descriptor] = Question(
-                        question.member, question.link, question.job, True, time.monotonic() + SILENCE_S
-                    )
+                    self._questions[descriptor] = question.until(time.monotonic() + SILENCE_S)
                 return
             self._epoll.unregister(descriptor)
             del self._questions[descriptor]
@@ -344,7 +344,7 @@ class Broker:
         mine = self._jobs[job.number]
         self._assign(Assignment(mine, self._members[host], award, terms, quoted_as, link, lease, copies))
 
-    def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
+    def _ask(self, job: RemoteJob, member: Member, waits: bool, ended: int = 0) -> None:
         while (link := self._farm.checkout(member)) is not None:
             try:
                 link.wait(job.task) if waits else link.ask(job.task)
@@ -353,7 +353,7 @@ class Broker:
                 continue
             descriptor = link.transport.socket.fileno()
             deadline = time.monotonic() + (SILENCE_S if waits else self._quote_s)
-            self._questions[descriptor] = Question(member, link, job, waits, deadline)
+            self._questions[descriptor] = Question(member, link, job, waits, deadline, ended)
             self._epoll.register(descriptor, select.EPOLLIN)
             os.eventfd_write(self._wake, 1)  # the main thread has a new deadline
             return

@@ -195,6 +195,33 @@ class Liar:
             sock.close()
 
 
+class Babbler(Liar):
+    """One that answers every question with these bytes and, without any, ends the connection instead."""
+
+    def __init__(self, babble: bytes) -> None:
+        self._babble = babble
+        super().__init__(OFFER)
+
+    def _answer(self, transport: Transport, message: Message) -> None:
+        if isinstance(message, QuoteRequest | Wait):
+            transport.socket.sendall(self._babble)
+            transport.socket.shutdown(socket.SHUT_RDWR)
+            raise Lost("enough")
+        super()._answer(transport, message)
+
+
+@pytest.mark.parametrize("babble", [b"\xff" * 100, b""], ids=["rubbish", "nothing"])
+def test_a_host_that_answers_no_question_is_left_out(project: Project, farm: tuple[Server, ...], babble: bytes) -> None:
+    project.rakefile("a:", "remote-touch made", ">requires")
+    babbler = Babbler(babble)
+    try:
+        alone = project.build(hosts=[babbler.address])
+        assert alone.status == 3 and alone.says("no answer to a question")
+        assert project.build(hosts=[babbler.address, farm[0]]).status == 0
+    finally:
+        babbler.close()
+
+
 @pytest.fixture
 def lie() -> Iterator[Callable[[Offer | None], Liar]]:
     liars: list[Liar] = []
