@@ -21,6 +21,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostLoad,
@@ -41,6 +42,7 @@ _Told = (
     | ActionPlaced
     | ActionPhase
     | ActionRetried
+    | CopyEnded
     | ActionOutput
     | ActionFinished
     | Notice
