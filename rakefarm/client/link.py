@@ -135,7 +135,6 @@ def connect(
     environ: Mapping[str, str],
     connect_s: float,
     credentials: Credentials = NO_CREDENTIALS,
-    required: str = "none",,
     required: str = "none",
 ) -> Link:
     """A new link to `host`, whose port is set, past all proofs. Raises HostFailed within about `connect_s` seconds for

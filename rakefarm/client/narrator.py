@@ -53,7 +53,9 @@ class Line(Struct, frozen=True):
 
 
 class Narrator:
-    """Events in words. `verbose` 1 adds a line per host, action placed and copy, 2 one per quote; `quiet` leaves only warnings, errors and failures. A host that loses actions is told of once."""
+    """Events in words. `verbose` 1 adds a line per host, action placed and copy, 2 one per quote; `quiet`
+    leaves only warnings, errors and failures. A host that loses actions is told of once.
+    """
 
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
         self._verbose = 0 if quiet else verbose
