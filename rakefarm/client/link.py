@@ -141,13 +141,13 @@ def connect(
     each address."""
     for _ in range(CUT_AGAIN):
         try:
-            return _connect(host, environ, connect_s, credentials)
+            return _connect(host, environ, connect_s, credentials, required)
         except _CutShort:
             time.sleep(CUT_PAUSE_S)  # a server under a flood sends away some that were only about to prove themselves
-    return _connect(host, environ, connect_s, credentials)
+    return _connect(host, environ, connect_s, credentials, required)
 
 
-def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials) -> Link:
+def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials, required: str) -> Link:
     way = reach(host, environ, credentials, connect_s)
     link = Transport(way.socket, Connection(Role.CLIENT))
     proves = credentials.context is not None and host.way != "unix"
