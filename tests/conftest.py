@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from server_vocabulary import Client, Gate, Server, open_server
+from server_vocabulary import Client, Gate, Server, open_server, open_to_commands
 
 # How long one example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -27,6 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
         base = tempfile.mkdtemp(prefix="rakefarm-tests-")
         config.option.basetemp = base
         config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def _commands_may_use_the_directory(request: pytest.FixtureRequest) -> None:
+    """Of a test with a server: its commands leave marks there, and have another uid where root runs the tests."""
+    if "tmp_path" in request.fixturenames and {"start_server", "project", "server"} & set(request.fixturenames):
+        open_to_commands(request.getfixturevalue("tmp_path"))
 
 
 @pytest.fixture
