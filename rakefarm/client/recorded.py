@@ -21,6 +21,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostReady,
@@ -39,6 +40,7 @@ _Told = (
     | ActionPlaced
     | ActionPhase
     | ActionRetried
+    | CopyEnded
     | ActionOutput
     | ActionFinished
     | Notice

@@ -20,6 +20,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostReady,
@@ -29,6 +30,10 @@ from rakefarm.events import (
 
 REFUSED, LOST, DROPPED = "refused", "lost", "dropped"
 """Ends of a placement that are not the action's: the host was full, lost it, or another host was first."""
+
+
+SUPERSEDED = "superseded"
+"""The reason of a copy that was stopped since another was first."""
 
 
 class Placement(Struct):
@@ -128,6 +133,10 @@ class Stories:
                 for placement in _open(self._story(event)):
                     if placement.host == event.host:
                         _close(placement, event, LOST, event.reason)
+            case CopyEnded():
+                for placement in _open(self._story(event)):
+                    if placement.host == event.host:
+                        _close(placement, event, DROPPED if event.reason == SUPERSEDED else LOST, event.reason)
             case ActionFinished():
                 self._finish(self._story(event), event)
 

@@ -20,6 +20,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
     QuoteReceived,
@@ -35,7 +36,7 @@ class Summary:
     """Counts, in constant time an event."""
 
     def __init__(self) -> None:
-        self.remote = self.local = self.fell_back = self.retried = self.refused = 0
+        self.remote = self.local = self.fell_back = self.retried = self.refused = self.copied = 0
         self.bytes_sent = self.bytes_received = self.bytes_saved = 0
         self.promises: list[tuple[float, float]] = []
         """Seconds that were promised, and that it took, of each success on the farm."""
@@ -45,6 +46,7 @@ class Summary:
         self._remote_actions: set[int] = set()  # that have not ended
         self._remote_queued = 0
         self._placed: dict[int, ActionPlaced] = {}
+        self._backups: dict[int, ActionPlaced] = {}
         self._alone_s = self._set_cpu_s = self._set_longest_s = 0.0
         self._trouble = ""
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -55,6 +57,7 @@ class Summary:
             HostLeftOut: self._host_left_out,
             ActionPlaced: self._action_placed,
             ActionRetried: self._action_retried,
+            CopyEnded: self._copy_ended,
             ActionFinished: self._action_finished,
         }
 
@@ -89,6 +92,7 @@ class Summary:
         counts = [f"{self.remote} remote" if self._remote_queued or self.remote else "", f"{self.local} local"]
         counts += [f"{self.retried} retried" if self.retried else ""]
         counts += [f"{self.refused} refused by a full host" if self.refused else ""]
+        counts += [f"{self.copied} copied to another host" if self.copied else ""]
         counts += [f"{self.fell_back} fell back to this machine" if self.fell_back else ""]
         if self._remote_queued:
             yield ", ".join(filter(None, counts))
@@ -146,10 +150,19 @@ class Summary:
         self._note_trouble(f"{event.host} left out: {event.reason}")
 
     def _action_placed(self, event: ActionPlaced) -> None:
+        if event.backup and event.action in self._placed:
+            self.copied += 1
+            self._backups[event.action] = event
+            return
         earlier = self._placed.get(event.action)
         if earlier is not None and earlier.attempt == event.attempt and LOCAL not in (earlier.host, event.host):
             self.refused += 1
         self._placed[event.action] = event
+
+    def _copy_ended(self, event: CopyEnded) -> None:
+        backup = self._backups.pop(event.action, None)
+        if backup is not None and event.host != backup.host:
+            self._placed[event.action] = backup
 
     def _action_retried(self, event: ActionRetried) -> None:
         self.retried += 1
@@ -158,6 +171,7 @@ class Summary:
 
     def _action_finished(self, event: ActionFinished) -> None:
         placed = self._placed.pop(event.action, None)
+        self._backups.pop(event.action, None)
         remote = event.action in self._remote_actions
         self._remote_actions.discard(event.action)
         if event.outcome == "not_run" or not event.host:
