@@ -18,14 +18,17 @@ from rakefarm.client.farm import Farm, Member
 from rakefarm.client.inputs import InputError, measure
 from rakefarm.client.jobs import Expectations, RemoteJob, describe
 from rakefarm.client.outputs import OutputError
-from rakefarm.client.perform import LOCAL, HostGone, Performed, Performer
+from rakefarm.client.perform import HostGone, Performed, Performer
+from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan, PlannedAction, PlannedSet
 from rakefarm.client.remote import Declined
 from rakefarm.client.report import Report, closing_events
 from rakefarm.config import ClientSettings
 from rakefarm.events import ActionQueued, ActionRetried, CopyEnded, SetStarted, Stream
+from rakefarm.hosts import LOCAL
 from rakefarm.market.curve import Curve
 from rakefarm.market.policy import Policy, View
+from rakefarm.slots import MAX_SLOTS
 from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 
@@ -53,6 +56,7 @@ class Dispatcher:
         make_policy: Callable[[View], Policy],
         experiences: Experiences,
         expectations: Expectations,
+        places: Places,
     ) -> None:
         self._plan = plan
         self._expected_s = expectations.seconds
@@ -61,6 +65,7 @@ class Dispatcher:
         self._settings = settings
         self._stream = stream
         self._experiences = experiences
+        self._places = places
         self._performer = Performer(farm, settings, environ, stream)
         self._here: Crew[tuple[PlannedAction, bool]] = Crew(LOCAL, self._run_here)
         self._there: Crew[Assignment] = Crew("remote", self._run_there, farm.flush_idle, lambda: self._broker.abandon())
@@ -78,6 +83,7 @@ class Dispatcher:
         )
 
         farm.listener = self._heard
+        places.lent = self._grow_here
 
     def _heard(self, member: Member) -> None:
         """A host came late."""
@@ -104,7 +110,7 @@ class Dispatcher:
         self._stream.emit(SetStarted(index=planned_set.index, set_name=planned_set.name, actions=len(actions)))
         jobs: list[RemoteJob] = []
         started = time.monotonic()
-        self._here.grow_to(self._local_limit())
+        self._here.grow_to(min(self._local_limit(), self._places.limit))
         self._there.grow_to(self._remote_limit())
         for planned in actions:
             self._stream.emit(
@@ -146,7 +152,11 @@ class Dispatcher:
         return self._settings.jobs or max(1, self._farm.slots)
 
     def _local_limit(self) -> int:
-        return self._settings.local_jobs or self._settings.jobs or max(8, 2 * (os.cpu_count() or 1))
+        return self._settings.local_jobs or self._settings.jobs or MAX_SLOTS
+
+    def _grow_here(self) -> None:
+        """A local command only waits, perhaps for one that has not begun."""
+        self._here.grow_to(min(self._local_limit(), self._here.most + 1))
 
     # --- in a runner thread ---------------------------------------------------------------------------
 
@@ -155,12 +165,15 @@ class Dispatcher:
         if self._performer.cancelled:
             return  # else the runners of what was just killed would begin the next, only to kill it
         started = time.monotonic()
-        with self._lock:
-            self._plan.started(planned.number)
-        try:
-            report = self._performer.perform_local(planned, staged)
-        except (InputError, OutputError, OSError) as error:
-            report = _failure(error)
+        with self._places.place(self._performer.cancelling) as place:
+            if place is None:
+                return
+            with self._lock:
+                self._plan.started(planned.number)
+            try:
+                report = self._performer.perform_local(planned, staged, place)
+            except (InputError, OutputError, OSError) as error:
+                report = _failure(error)
         self._finish(planned, report, started)
 
     def _run_there(self, assignment: Assignment) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 
 from msgspec import Struct, structs
 
@@ -13,14 +14,15 @@ from rakefarm.client.inputs import Hasher, Manifest, declared_paths
 from rakefarm.client.jobs import RemoteJob, command_of
 from rakefarm.client.link import Link
 from rakefarm.client.outputs import Claims, Incoming, OutputError, current_umask
+from rakefarm.client.places import NESTED, Place
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.client.report import Report, report_local
 from rakefarm.config import ClientSettings
 from rakefarm.events import ActionPhase, ActionPlaced, CopyEnded, Notice, Stream
+from rakefarm.hosts import LOCAL
 from rakefarm.market.curve import Curve
 from rakefarm.wire.messages import Result, Variable
 
-LOCAL = "local"
 PASSED_VARIABLES = frozenset({b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH"})
 
 
@@ -50,6 +52,7 @@ class Performer:
         self._guard = Guard()
         self._claims = Claims()
         self._umask = current_umask()
+        self._environ[NESTED] = b"1"
         self._cancel = os.eventfd(0, os.EFD_CLOEXEC)
         self.cancelled = False
 
@@ -58,6 +61,11 @@ class Performer:
         self.cancelled = True
         os.eventfd_write(self._cancel, 1)
         self._farm.close()
+
+    @property
+    def cancelling(self) -> int:
+        """A descriptor that becomes readable when nothing more is to begin."""
+        return self._cancel
 
     def begin_set(self) -> None:
         """From here on two actions that make the same path are of one set."""
@@ -190,20 +198,21 @@ class Performer:
 
     # --- here -----------------------------------------------------------------------------------------
 
-    def perform_local(self, planned: PlannedAction, staged: bool = False) -> Report:
-        """Run it on this machine, in the working directory or `staged`. Raises InputError or OSError."""
+    def perform_local(self, planned: PlannedAction, staged: bool, place: Place) -> Report:
+        """Run it on this machine, in the working directory or `staged`, in its place. Raises InputError or OSError."""
         action = planned.action
         self._stream.emit(
             ActionPlaced(action=planned.number, host=LOCAL, price=None),
             ActionPhase(action=planned.number, host=LOCAL, phase="running"),
         )
+        run = partial(self._guard.run, beat=place.beat)
         incoming = Incoming()
         try:
             if staged or local.needs_staging(action):
                 manifest = self._hasher.manifest(action.requires)
-                result = local.run_staged(action, manifest, self._environ, self._cancel, incoming, self._guard.run)
+                result = local.run_staged(action, manifest, self._environ, self._cancel, incoming, run)
             else:
-                result = local.run_here(action, self._environ, self._cancel, self._guard.run)
+                result = local.run_here(action, self._environ, self._cancel, run)
             report = report_local(result, LOCAL)
             if report.outcome is Outcome.SUCCEEDED:
                 self._install(planned, incoming, report)

@@ -24,6 +24,7 @@ from rakefarm.events import (
     CopyEnded,
     Event,
     HostLeftOut,
+    HostLoad,
     HostReady,
     Notice,
     QuoteReceived,
@@ -34,6 +35,7 @@ _Told = (
     BuildStarted
     | HostReady
     | HostLeftOut
+    | HostLoad
     | SetStarted
     | ActionQueued
     | QuoteReceived

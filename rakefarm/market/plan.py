@@ -191,7 +191,7 @@ class PlanPolicy:
             if best is None:
                 left.append(job)
                 continue
-            host, start, finish, run = best
+            host = best.host
             if held is not None and held.fits(host.name, job):
                 startable, held = "", None
             elif host.lacks(job, now):
@@ -203,13 +203,14 @@ class PlanPolicy:
             else:
                 times = places[host.name]
                 times.pop(0)
-                _insert(times, start + run)
-                if start > 0.0 or host.name != startable or held_for is not None:
+                _insert(times, best.start + best.run)
+                if best.start > 0.0 or host.name != startable or held_for is not None:
                     wanted.setdefault(host.name, []).append(job)
                     left.append(job)
                     continue
                 startable = ""
-            effects.append(self._begin(Award, job, host, finish, run, now))
+            second = self._best(job, places, None, now, without=host.name)
+            effects.append(self._begin(Award, job, best, second, now))
         self._pending.extendleft(reversed(left))
         self._want_more(places, wanted, now, skip=len(left))
         effects += self._waits(wanted, now)
@@ -225,14 +226,16 @@ class PlanPolicy:
             effects.append(WakeAt(look_at))
         return effects
 
-    def _begin(self, kind: type[Award], job: Job, host: KnownHost, finish: float, run: float, now: float) -> Award:
+    def _begin(self, kind: type[Award], job: Job, best: "_Choice", second: "_Choice | None", now: float) -> Award:
+        host = best.host
         host.taken += 1
         host.ours += 1
         sending = self._view.transfer_s(job, host.name)
         # At a whole core's rate, and by the host's own word: what was learned before must not count twice.
-        work = (run - sending) * host.speed if job.known else 0.0
-        self._backups.begin(Run(job, host.name, now, finish, sending, work))
-        return kind(job, host.name, finish * host.factors.get(job.task, 1.0), finish)
+        work = (best.run - sending) * host.speed if job.known else 0.0
+        self._backups.begin(Run(job, host.name, now, best.finish, sending, work))
+        others = (second.host.name, second.cost) if second is not None else ("", None)
+        return kind(job, host.name, best.cost, best.finish, True, *others)
 
     def _back_up(
         self, places: dict[str, list[float]], wanted: dict[str, list[Job]], held: "_Held | None", now: float
@@ -245,16 +248,16 @@ class PlanPolicy:
             best = self._best(job, places, held, now, without=late.host)
             if best is None:
                 continue
-            host, start, finish, run = best
-            if late.worth_at_s(finish) > now:
-                look_at = min(look_at, late.worth_at_s(finish))
+            host = best.host
+            if late.worth_at_s(best.finish) > now:
+                look_at = min(look_at, late.worth_at_s(best.finish))
             elif held is not None and held.fits(host.name, job):
                 held = None
-                effects.append(self._begin(BackUp, job, host, finish, run, now))
+                effects.append(self._begin(BackUp, job, best, None, now))
             elif not host.lacks(job, now):
                 times = places[host.name]
                 times.pop(0)
-                _insert(times, start + run)
+                _insert(times, best.start + best.run)
                 wanted.setdefault(host.name, []).append(job)
         return effects, look_at
 
@@ -266,19 +269,18 @@ class PlanPolicy:
             for host in self._hosts.values()
             if not host.waiting.total()
             and host.curve is not None
-            and (not host.ours or host.curve.running + host.curve.waiting > host.ours)
+            and (not host.ours or host.curve.waiting or host.curve.running > host.ours)
         }
         if not shared:
             return
         for job in islice(self._pending, skip, skip + 2 * len(places)):
             best = self._best(job, places, None, now)
             if best is not None:
-                host, start, _, run = best
-                times = places[host.name]
+                times = places[best.host.name]
                 times.pop(0)
-                _insert(times, start + run)
-                if host.name in shared:
-                    wanted.setdefault(host.name, [job])
+                _insert(times, best.start + best.run)
+                if best.host.name in shared:
+                    wanted.setdefault(best.host.name, [job])
 
     def _waits(self, wanted: dict[str, list[Job]], now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -321,13 +323,12 @@ class PlanPolicy:
 
     def _best(
         self, job: Job, places: dict[str, list[float]], held: "_Held | None", now: float, without: str = ""
-    ) -> tuple[KnownHost, float, float, float] | None:
-        """The host where the job finishes first, when it starts and ends there (seconds from now), and how long it
-        occupies a slot."""
+    ) -> "_Choice | None":
+        """The host where the job finishes first, of all `without` one."""
         avoided = self._avoid.get(job.number, ())
         if len(avoided) >= len(places):
             avoided = ()
-        best: tuple[float, KnownHost, float, float, float] | None = None
+        best: _Choice | None = None
         for name, times in places.items():
             host = self._hosts[name]
             if job.task not in host.factors or job.task in host.refuses or name in avoided or name == without:
@@ -339,9 +340,20 @@ class PlanPolicy:
                 start = max(start, host.lacking[job.needs].until_s - now)
             finish = max(start, transfer) + run
             cost = finish + run * max(host.factors.get(job.task, 1.0) - 1.0, 0.0)
-            if best is None or cost < best[0]:
-                best = (cost, host, start, finish, run + transfer)
-        return best[1:] if best is not None else None
+            if best is None or cost < best.cost:
+                best = _Choice(host, cost, start, finish, run + transfer)
+        return best
+
+
+class _Choice(Struct):
+    """A host for a job: what it costs there (the price, and the time until it can start), when it starts and ends
+    (seconds from now), and how long it occupies a slot."""
+
+    host: KnownHost
+    cost: float
+    start: float
+    finish: float
+    run: float
 
 
 class _Held(Struct, frozen=True):

@@ -52,7 +52,7 @@ class Desk:
         """What it costs now, or why it can't be had at all; so many of the slots that are leased are for this very
         task."""
         job = job_of(task)
-        load, promised = self._board.load(), self._board.commitments()
+        load, promised = self._board.load(), self._promised()
         if leased:
             promised = structs.replace(promised, leased=max(0, promised.leased - leased))
         return bid(job, load, promised, self._facilities(job), self._price, self._standing(), self._terms_of)
@@ -64,7 +64,7 @@ class Desk:
 
     def curve(self, task: Task) -> Curve:
         """The curve of this moment, for tasks like this one."""
-        job, load, promised = job_of(task), self._board.load(), self._board.commitments()
+        job, load, promised = job_of(task), self._board.load(), self._promised()
         return curve_of(load, promised, self._standing(), self._run_s(job, promised))
 
     def expect(self, task: Task) -> tuple[float, float]:
@@ -78,6 +78,11 @@ class Desk:
         """What share of a core each command gets, with this one running."""
         load, promised = self._board.load(), self._board.commitments()
         return rate(1.0, load.cores, load.busy, max(1, promised.running) + cores_wanted(job_of(task).needs) - 1)
+
+    def _promised(self) -> Commitments:
+        promised = self._board.commitments()
+        elsewhere = self._work.grants.elsewhere(promised.running + promised.leased)
+        return structs.replace(promised, elsewhere=elsewhere) if elsewhere else promised
 
     def _run_s(self, job: Job, promised: Commitments) -> float:
         load = self._board.load()

@@ -299,3 +299,20 @@ def test_escaped_text_is_always_printable_and_encodable(text):
 def test_a_huge_command_is_cut_before_it_is_escaped():
     text = brief_text("a" * 1_000_000 + "\x1b" * 10 + ".c", 40)
     assert len(text) < 200 and text.startswith("aaaa") and text.endswith(".c") and "..." in text
+
+
+def test_the_rest_is_estimated_from_what_earlier_builds_say():
+    board = Board()
+    board.apply(BuildStarted(rakefile="R", actions=3, sets=1, hosts=("lab1:6238",), expected_s=20.0, time_s=100.0))
+    assert board.totals(100.0).remaining_s is None  # no slots are known yet
+    board.apply(HostReady(host="lab1:6238", slots=2, server_version="1", isolation="none"))
+    assert board.totals(100.0).remaining_s == pytest.approx(10.0)  # 20 s of work for two slots
+    for action, expected_s in ((1, 4.0), (2, 8.0)):
+        board.apply(ActionQueued(action=action, set_name="s", line=1, command="cc", remote=True, expected_s=expected_s))
+        board.apply(ActionPlaced(action=action, host="lab1:6238", price=1.0, time_s=100.0))
+    board.apply(ActionFinished(action=1, host="lab1:6238", outcome="succeeded", time_s=102.0))
+    # 4 s are done and 2 of 8 under way, where 4 could be; 14 are left at that rate and the one to begin with.
+    assert board.totals(102.0).remaining_s == pytest.approx(14.0 / ((4 + 2 + 4) / (2 + 2)))
+    assert board.totals(1000.0).remaining_s is not None
+    board.apply(ActionFinished(action=2, host="lab1:6238", outcome="failed", time_s=103.0))
+    assert board.totals(103.0).remaining_s is None

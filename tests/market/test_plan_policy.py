@@ -90,6 +90,21 @@ def test_a_slot_that_is_held_is_awarded_the_longest(plan: PlanPolicy) -> None:
     assert award.seconds == pytest.approx(3.0) and award.price == pytest.approx(6.0)
 
 
+def test_an_award_tells_who_would_have_been_next_and_at_what_price(plan: PlanPolicy) -> None:
+    jobs = make_jobs(2.0)
+    plan.handle(SetStarted(jobs, facts("a", "b", "c")))
+    for host, factor, there in (("a", 1.0, FREE), ("b", 1.5, curve(0.5)), ("c", 4.0, FREE)):
+        plan.handle(Quoted(jobs[0], host, 2.0 * factor, 2.0, there))
+    (award,) = [effect for effect in plan.handle(slot_free("a", FREE)) if isinstance(effect, Award)]
+    assert (award.host, award.price, award.runner_up) == ("a", pytest.approx(2.0), "b")
+    assert award.runner_up_price == pytest.approx(3.5)  # half a second until it is free, then 2 s half as dear again
+    alone = PlanPolicy(HandView())
+    alone.handle(SetStarted(jobs, facts("a")))
+    alone.handle(Quoted(jobs[0], "a", 2.0, 2.0, FREE))
+    (award,) = [effect for effect in alone.handle(slot_free("a", FREE)) if isinstance(effect, Award)]
+    assert (award.runner_up, award.runner_up_price) == ("", None)
+
+
 def test_a_result_with_a_free_slot_brings_the_next_award(plan: PlanPolicy) -> None:
     jobs = make_jobs(3.0, 2.0)
     plan.handle(SetStarted(jobs, facts("a")))
