@@ -68,7 +68,7 @@ class HostReady(Event, frozen=True, kw_only=True):
     slots: int
     server_version: str
     isolation: str
-    authentication: str
+    authentication: str = "none"
 
 
 class HostLeftOut(Event, frozen=True, kw_only=True):
