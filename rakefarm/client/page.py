@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any
 
 from rakefarm.client.board import brief_text, duration_text, price_text, safe_text, size_text
-from rakefarm.client.plain import ViewError, counted
+from rakefarm.client.narrator import counted
+from rakefarm.client.plain import ViewError
 from rakefarm.client.story import Stories, Story
 from rakefarm.client.summary import Summary
 from rakefarm.client.timeline import Bar, bars_of, critical_path

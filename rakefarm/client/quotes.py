@@ -12,29 +12,17 @@ from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer, Task
 
-MOST_ENDED = 20
-"""Kept links that may all have been closed meanwhile, since their worker died, say."""
-
 
 class Question(Struct, frozen=True):
-    """What a host was asked over a link, or whether it is waited at, until when it may answer (monotonic seconds), and
-    how often it has ended the link instead."""
+    """What a host was asked over a link, or whether it is waited at, and until when it may answer (monotonic
+    seconds)."""
 
     member: Member
     link: Link
     job: RemoteJob
     waits: bool
     deadline: float
-    ended: int = 0
-
-    def until(self, deadline: float) -> "Question":
-        """The same, with more time."""
-        return Question(self.member, self.link, self.job, self.waits, deadline, self.ended)
-
-    def may_be_repeated(self, error: Exception) -> bool:
-        """Whether another link may bring the answer: this one was closed, and not many before it. Who answered what
-        can't be understood would do so again."""
-        return getattr(error, "code", "cut") == "cut" and self.ended < MOST_ENDED
+    tries: int
 
 
 class Answer(Struct, frozen=True):

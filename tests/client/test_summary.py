@@ -75,6 +75,25 @@ def test_counts_and_bytes():
     ]
 
 
+def copied(winner, loser):
+    backup = ActionPlaced(action=1, host="lab2:6238", price=1.0, attempt=2, seconds=5.0, time_s=10.0, backup=True)
+    return [
+        started(cores=0),
+        queued(1),
+        placed(1),
+        backup,
+        CopyEnded(action=1, host=loser, reason="superseded"),
+        finished(1, winner, time_s=20.0),
+    ]
+
+
+def test_an_action_with_a_copy_counts_once():
+    for winner, loser, off in (("lab1:6238", "lab2:6238", "90%"), ("lab2:6238", "lab1:6238", "50%")):
+        told = lines(*copied(winner, loser))
+        assert told[0] == "1 remote, 0 local, 1 copied to another host"
+        assert told[-1].startswith(f"times promised were {off} off (median of 1)"), "by the winner"
+
+
 def test_promises_are_held_against_what_came_of_them():
     events = [started(cores=0), *[queued(action) for action in range(3)]]
     for action, took in enumerate((1.0, 4.0, 2.0)):
@@ -159,5 +178,5 @@ def test_a_copy_is_no_refusal_and_the_first_keeps_its_promise():
     events = [started(cores=0), queued(1), placed(1, seconds=6.0), backup]
     ending = [CopyEnded(action=1, host="lab2:6238", reason="superseded", time_s=6.0), finished(1, time_s=6.0)]
     told = lines(*events, *ending)
-    assert told[0] == "1 remote, 0 local, 1 begun twice"
+    assert told[0] == "1 remote, 0 local, 1 copied to another host"
     assert told[-1] == "times promised were 0% off (median of 1), right on the whole"
