@@ -208,7 +208,7 @@ def test_a_server_that_proves_nothing_gets_nothing(
             if challenge:
                 client.sendall(encode(Challenge(bytes(32))))
                 heard.extend(client.recv(65536))
-            client.sendall(encode(Welcome(1, (), proof, "key", "liar", "0", 4, 4, "none")))
+            client.sendall(encode(Welcome(1, (), proof, "key", "liar", "0", 4, 4, "none", ())))
             while data := client.recv(65536):
                 heard.extend(data)
 
