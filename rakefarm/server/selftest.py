@@ -54,6 +54,7 @@ stdout_size = "1M"
 stderr_size = "1M"
 """
 SILENCE_S = 60.0
+DIES_S = 1.0
 HEARD_S = 0.3
 """How long a service waits for what a command may have sent it."""
 
@@ -243,7 +244,14 @@ def _start_stranger(uid: int) -> int:
 
 
 def _lives(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    """Whether it is still there a moment later: a signal takes its time."""
+    descriptor = os.pidfd_open(child)
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return not poller.poll(DIES_S * 1000)
+    finally:
+        os.close(descriptor)
 
 
 def _end(pid: int) -> None:
