@@ -31,8 +31,8 @@ from rakefarm.wire.messages import (
     Task,
 )
 
-ROUNDS = 9
-ACTIONS = 200
+ROUNDS = 5
+ACTIONS = 100
 MOST_MS = 0.3
 """What a level may cost an action more than none."""
 
