@@ -20,6 +20,7 @@ from server_vocabulary import (
     hello,
     other_process,
     run_server_command,
+    wait_until,
 )
 
 from rakefarm.security.keys import Key, read_keys
