@@ -54,6 +54,8 @@ def rate(speed: float, cores: int, busy: float, commands: int) -> float:
 def free_times(slots: int, ends_in_s: Sequence[float], reserved: int, run_s: float) -> tuple[float, ...]:
     """When each slot comes free: `ends_in_s` are the expected ends of running commands (seconds from now; one that is
     overdue may end at any moment), `reserved` places are promised, each for a command of about `run_s`."""
+    if not ends_in_s and not reserved:
+        return (0.0,) * min(slots, LONGEST_LIST)
     busy = sorted(max(end, OVERDUE_S) for end in ends_in_s)[:slots]
     times = [0.0] * (slots - len(busy)) + busy
     # Who was promised a place takes the first that comes free. The ascending list is a heap already.

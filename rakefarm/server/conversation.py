@@ -11,7 +11,7 @@ from rakefarm import __version__
 from rakefarm.logs import logger
 from rakefarm.market.needs import Refusal
 from rakefarm.server.action import BEAT_S, Action
-from rakefarm.server.desk import Desk, licenses_of
+from rakefarm.server.desk import Desk, job_of, licenses_of
 from rakefarm.server.grants import Lease
 from rakefarm.server.turn import wait_for_grant
 from rakefarm.server.workplace import Workplace
@@ -168,7 +168,7 @@ class Conversation:
 
     def _wait(self, task: Task) -> None:
         """Answer when a slot is free, and hold it for the client for a moment."""
-        refused = self.desk.refusal(task)
+        refused = self.desk.refusal(job_of(task), self.desk.look())
         if refused is not None:
             self.transport.send(Decline(refused.reason, refused.text))
             return

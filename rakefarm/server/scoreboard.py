@@ -48,6 +48,8 @@ class Scoreboard:
         self.slots = slots
         self._slots_offset = _CELLS_OFFSET + workers * _CELL.size
         self._map = mmap.mmap(-1, self._slots_offset + slots * _SLOT.size)
+        self._cells = struct.Struct("=" + _CELL.format.removeprefix("=") * workers)
+        self._slots = struct.Struct("=" + _SLOT.format.removeprefix("=") * slots)
         self._version = 0
         self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic()))
 
@@ -104,7 +106,7 @@ class Scoreboard:
     def faults(self, half_life_s: float) -> float:
         """Faults of the host, decayed until now."""
         _, faults, counted_at = _STANDING.unpack_from(self._map, _HEADER.size)
-        return decayed(faults, time.monotonic() - counted_at, half_life_s)
+        return decayed(faults, time.monotonic() - counted_at, half_life_s) if faults else 0.0
 
     def add_fault(self, half_life_s: float) -> None:
         """The host, not a user's command, failed."""
@@ -115,8 +117,10 @@ class Scoreboard:
 
     def write_cell(self, worker: int, cell: Cell) -> None:
         """In worker number `worker`: put up its numbers."""
-        data = _CELL.pack(cell.running, cell.waiting, cell.leased, cell.closed, cell.waiting_since)
-        self._write(_CELLS_OFFSET + worker * _CELL.size, data)
+        position = _CELLS_OFFSET + worker * _CELL.size
+        self._map[position : position + _CELL.size] = _CELL.pack(
+            cell.running, cell.waiting, cell.leased, cell.closed, cell.waiting_since
+        )
 
     def read_cell(self, worker: int) -> Cell:
         """The numbers of one worker."""
@@ -136,20 +140,18 @@ class Scoreboard:
 
     def commitments(self) -> Commitments:
         """What all workers together have promised."""
-        now = time.monotonic()
-        running = waiting = leased = 0
-        for run, wait, lease, _, _ in _CELL.iter_unpack(self._map[_CELLS_OFFSET : self._slots_offset]):
-            running += run
-            waiting += wait
-            leased += lease
-        ends = [end - now for owner, end in _SLOT.iter_unpack(self._map[self._slots_offset :]) if owner]
-        ends.sort()
-        return Commitments(self.slots, running, waiting, leased, tuple(ends))
+        cells = self._cells.unpack_from(self._map, _CELLS_OFFSET)
+        slots = self._slots.unpack_from(self._map, self._slots_offset)
+        ends: tuple[float, ...] = ()
+        if any(slots[::2]):
+            now = time.monotonic()
+            ends = tuple(sorted([end - now for owner, end in zip(slots[::2], slots[1::2], strict=True) if owner]))
+        return Commitments(self.slots, sum(cells[::5]), sum(cells[1::5]), sum(cells[2::5]), ends)
 
     def longest_waiting(self) -> float:
         """Since when the one has waited that has waited longest, over all workers; 0 when nobody waits."""
-        cells = _CELL.iter_unpack(self._map[_CELLS_OFFSET : self._slots_offset])
-        return min((cell[4] for cell in cells if cell[4]), default=NEVER)
+        since = self._cells.unpack_from(self._map, _CELLS_OFFSET)[4::5]
+        return min(filter(None, since), default=NEVER)
 
 
 class WorkerBoard:
@@ -165,7 +167,7 @@ class WorkerBoard:
         self._next_turn = 1
 
     def _publish(self) -> None:
-        since = min(self._waiting.values(), default=NEVER)
+        since = min(self._waiting.values()) if self._waiting else NEVER
         cell = Cell(self._running, len(self._waiting), self._leased, self._closed, since)
         self.scoreboard.write_cell(self._worker, cell)
 
@@ -181,12 +183,18 @@ class WorkerBoard:
     def begin(self, slot: int, run_s: float, leased: bool = False) -> None:
         """A command is committed to `slot`, which may have been leased, and is expected to take `run_s` seconds."""
         self.scoreboard.write_slot(slot, self._worker, time.monotonic() + run_s)
-        self.count(running=1, leased=-leased)
+        with self._lock:
+            self._running += 1
+            self._leased -= leased
+            self._publish()
 
     def end(self, slot: int) -> None:
         """The command in `slot` has ended, and the slot is about to be given back."""
         self.scoreboard.write_slot(slot, None, 0.0)
-        self.count(running=-1)
+        with self._lock:
+            self._running -= 1
+            assert self._running >= 0
+            self._publish()
 
     # --- turns ----------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from rakefarm.server.grants import Grants
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
 from rakefarm.server.store import Store
-from rakefarm.server.workplace import Workplace
+from rakefarm.server.workplace import Workplace, environments
 
 BOOT_FAILED = 3
 """Exit status of a worker that can't even start: starting another would fail the same way."""
@@ -58,7 +58,9 @@ def run_worker(
         return BOOT_FAILED
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
-    work = Workplace(settings, worker_grants, board, store, sandbox, executors, isolation, name)
+    work = Workplace(
+        settings, worker_grants, board, store, sandbox, executors, isolation, name, environments(settings)
+    )
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work)
     try:

@@ -23,13 +23,16 @@ from rakefarm.wire.errors import Malformed
 
 Encoder = Callable[[Any], bytes]
 Decoder = Callable[[bytes], Any]
+Reader = Callable[[bytes, int, int], tuple[Any, int]]
+"""Reads a message's payloads from a place on, up to an end; answers the message and the place after it."""
 
 U64 = struct.Struct(">Q")
 HEADER_BYTES = 8
-REMEMBERED = (messages.Variable, messages.Need)
-"""Lists of these are converted once and remembered: they are the same in one action after another."""
-REMEMBERED_LISTS = 64
-REMEMBERED_LENGTH = 4096
+REMEMBERED = (messages.Variable, messages.Need, messages.Task, messages.Input)
+"""These, and lists of them, are converted once and remembered: they are the same in one action after another."""
+REMEMBERED_VALUES = 64
+REMEMBERED_BYTES = 4096
+REMEMBERED_ITEMS = 32
 NUMBERS = {int: "Q", float: "d"}
 
 
@@ -86,16 +89,16 @@ def _list_codec(item: Any) -> tuple[Encoder, Decoder]:
         return tuple([decode_item(part) for part in split_payloads(data)]) if data else ()
 
     if item in REMEMBERED:
-        return _remembered(encode), _remembered(decode)
+        return _remembered(encode, REMEMBERED_ITEMS), _remembered(decode, REMEMBERED_BYTES)
     return encode, decode
 
 
-def _remembered(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _remembered(convert: Callable[[Any], Any], longest: int) -> Callable[[Any], Any]:
     """The same, with its last results kept: they are immutable, and one client says the same with every action."""
-    kept = lru_cache(maxsize=REMEMBERED_LISTS)(convert)
+    kept = lru_cache(maxsize=REMEMBERED_VALUES)(convert)
 
     def look_up(value: Any) -> Any:
-        return kept(value) if len(value) <= REMEMBERED_LENGTH else convert(value)
+        return kept(value) if len(value) <= longest else convert(value)
 
     return look_up
 
@@ -110,7 +113,10 @@ def _field_codec(annotation: Any) -> tuple[Encoder, Decoder]:
         return bytes, bytes
     if get_origin(annotation) is tuple:
         return _list_codec(get_args(annotation)[0])
-    return structure_codec(annotation)
+    encode, decode = structure_codec(annotation)
+    if annotation in REMEMBERED:
+        return lru_cache(maxsize=REMEMBERED_VALUES)(encode), _remembered(decode, REMEMBERED_BYTES)
+    return encode, decode
 
 
 def _number_codec(kind: type) -> tuple[Encoder, Decoder]:
@@ -133,8 +139,20 @@ def _number_codec(kind: type) -> tuple[Encoder, Decoder]:
 
 
 def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
-    """Encoder and decoder of a frozen Struct, compiled from its annotations. The generated code numbers its variables
-    and names a field only behind a dot, so a field may be called like anything in there."""
+    """Encoder and decoder of a frozen Struct, compiled from its annotations."""
+    scope = _compile(cls, b"")
+    return scope["encode"], scope["decode"]
+
+
+def _message_codec(number: messages.MessageType) -> tuple[Encoder, Reader]:
+    """Encoder, type number included, and reader of a message."""
+    scope = _compile(messages.CLASSES[number], U64.pack(number))
+    return scope["encode"], scope["read"]
+
+
+def _compile(cls: type[Struct], head: bytes) -> dict[str, Any]:
+    """The functions of a class: `encode`, and `decode`, or, for a message, which has a `head`, `read`. The generated
+    code numbers its variables and names a field only behind a dot, so a field may be called like anything in there."""
     hints = get_type_hints(cls)
     names = cls.__struct_fields__
     runs: list[list[int]] = []  # neighbouring numbers together, everything else alone
@@ -143,6 +161,7 @@ def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
         runs[-1].append(index) if together else runs.append([index])
     scope: dict[str, Any] = {
         "cls": cls,
+        "head": head,
         "pack_size": U64.pack,
         "unpack_size": U64.unpack_from,
         "join": b"".join,
@@ -155,7 +174,7 @@ def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
     }
     encoding: list[str] = []
     decoding: list[str] = []
-    parts: list[str] = []
+    parts: list[str] = ["head"] if head else []
     for run in runs:
         first = run[0]
         if hints[names[first]] in NUMBERS:
@@ -183,22 +202,21 @@ def structure_codec(cls: type[Struct]) -> tuple[Encoder, Decoder]:
         "def encode(value):",
         *(f"    {line}" for line in encoding),
         f"    return {joined}",
-        "def decode(data):",
-        "    at, end = 0, len(data)",
+        "def read(data, at, end):" if head else "def decode(data):",
+        "    pass" if head else "    at, end = 0, len(data)",
         "    try:",
         *(f"        {line}" for line in decoding or ["pass"]),
         "    except error: refuse_cut()",
-        "    if at != end: refuse_cut()",
-        f"    return cls({fields})",
+        f"    return cls({fields}), at" if head else f"    if at != end: refuse_cut()\n    return cls({fields})",
     ]
     exec("\n".join(source), scope)  # noqa: S102 - the names are those of our own structures
-    return scope["encode"], scope["decode"]
+    return scope
 
 
 @cache
-def _codec(number: messages.MessageType) -> tuple[Encoder, Decoder]:
+def _codec(number: messages.MessageType) -> tuple[Encoder, Reader]:
     """Made when first needed: compiling takes half a millisecond a message, and a client uses half of them."""
-    return structure_codec(messages.CLASSES[number])
+    return _message_codec(number)
 
 
 def compile_all() -> None:
@@ -206,8 +224,6 @@ def compile_all() -> None:
     for number in messages.MessageType:
         _codec(number)
 
-
-_HEADS = {number: U64.pack(number) for number in messages.MessageType}
 
 PAYLOAD_COUNTS: dict[messages.MessageType, int] = {
     number: len(cls.__struct_fields__) for number, cls in messages.CLASSES.items()
@@ -222,11 +238,20 @@ def encode(message: messages.Message, body_bytes: int | None = None) -> bytes:
     """
     number = messages.TYPES[type(message)]
     assert (body_bytes is not None) == (number in messages.STREAMED), f"{number.name}: body or not?"
-    head = _HEADS[number] + _codec(number)[0](message)
-    return head if body_bytes is None else head + U64.pack(body_bytes)
+    data = _codec(number)[0](message)
+    return data if body_bytes is None else data + U64.pack(body_bytes)
 
 
 def decode(number: messages.MessageType, payloads: bytes) -> messages.Message:
     """The message of this type from its payloads, sizes included, without its body. Raises Malformed."""
-    message: messages.Message = _codec(number)[1](payloads)
+    message, end = read(number, payloads, 0)
+    if end != len(payloads):
+        _refuse_cut()
     return message
+
+
+def read(number: messages.MessageType, data: bytes, at: int) -> tuple[messages.Message, int]:
+    """The message of this type whose payloads begin at this place, and the place after them. Raises Malformed, also
+    when they are not all there."""
+    message, end = _codec(number)[1](data, at, len(data))
+    return message, end

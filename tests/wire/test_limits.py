@@ -6,6 +6,7 @@ import pytest
 from msgspec import structs
 from wire_examples import BODIES, EXAMPLES
 from wire_vocabulary import (
+    Pair,
     CASES,
     case_name,
     cases_of,
@@ -110,8 +111,8 @@ def with_one_more(request: Execute) -> Execute:
 
 def pair_in_small(limits: Limits):
     """A pair in READY whose server has the given limits."""
-    pair = pair_in(State.READY)
-    pair.server._limits = limits
+    pair = Pair(pair_in(State.READY).client, Connection(Role.SERVER, limits))
+    pair.server.state = State.READY
     return pair
 
 
