@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NoReturn
 
 from msgspec import structs
@@ -35,8 +36,24 @@ class _Parser(argparse.ArgumentParser):
             words[:end] = ["--json=-" if _is_json(word) else word for word in words[:end]]
         return super().parse_known_args(words, namespace)
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        # argparse makes one for every option, and without a width each imports shutil, with all its compressors.
+        return argparse.HelpFormatter(self.prog, width=_columns() - 2)
+
     def error(self, message: str) -> NoReturn:
         self.exit(int(ExitStatus.USAGE), f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+@cache
+def _columns() -> int:
+    """How wide the terminal is, for help: $COLUMNS, or what the system says."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdecimal() and int(columns[:5]) > 0:
+        return int(columns[:5])
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def _is_json(word: str) -> bool:
@@ -82,6 +99,16 @@ def serve_main(arguments: Sequence[str] | None = None) -> int:
     _add_serve_arguments(parser)
     parser.set_defaults(run=_serve)
     return _run(parser, arguments)
+
+
+def command() -> NoReturn:
+    """`rakefarm` as a process of its own."""
+    standard.leave(main())
+
+
+def build_command() -> NoReturn:
+    """`rake-p` as a process of its own."""
+    standard.leave(build_main())
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:

@@ -9,7 +9,6 @@ woken. Questions go out on links of their own and are watched by the main thread
 """
 
 import os
-import random
 import select
 import threading
 import time
@@ -77,7 +76,8 @@ class Broker:
         self._attempts = attempts
         self._assign = assign
         self._give_up = give_up
-        self._random = random.Random(seed)
+        self._seed = seed
+        self._draw: Callable[[], float] | None = None
         self._lock = threading.RLock()
         self._policy = PolicyGuard(self, make_policy, stream, self._restart)
         self._members = {member.name: member for member in farm.members}
@@ -104,7 +104,11 @@ class Broker:
 
     def random(self) -> float:
         """A random number, repeatable with --seed."""
-        return self._random.random()
+        if self._draw is None:
+            from random import Random  # the default policy draws no lots
+
+            self._draw = Random(self._seed).random
+        return self._draw()
 
     def transfer_s(self, job: market.Job, host: str) -> float:
         """Seconds that sending what the host lacks would take."""

@@ -133,7 +133,9 @@ def connect(host: Host, environ: Mapping[str, str], connect_s: float) -> Link:
 def _open(host: Host, connect_s: float) -> socket.socket:
     assert host.port is not None
     try:
-        found = socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+        # Given text, Python loads its tables of Unicode, to encode what is ASCII already.
+        name = host.name.encode() if host.name.isascii() else host.name
+        found = socket.getaddrinfo(name, host.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else "no valid name"
         raise HostFailed(f"the name can't be resolved: {reason}") from error

@@ -58,9 +58,7 @@ def run_worker(
         return BOOT_FAILED
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
-    work = Workplace(
-        settings, worker_grants, board, store, sandbox, executors, isolation, name, environments(settings)
-    )
+    work = Workplace(settings, worker_grants, board, store, sandbox, executors, isolation, name, environments(settings))
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work)
     try:

@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 from wire_examples import BODIES, EXAMPLES
 from wire_vocabulary import (
-    Pair,
     CASES,
+    Pair,
     case_name,
     cases_of,
     connected_pair,
