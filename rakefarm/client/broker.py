@@ -31,6 +31,8 @@ from rakefarm.wire.messages import Decline, Offer
 RETRY_PAUSE_S = 0.2
 REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
+MOST_TRIES = 20
+"""A question that so many links were lost over is no longer put to that host."""
 SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 """A server that we wait at and that says nothing for so long is lost."""
 
@@ -53,6 +55,7 @@ class _Question(Struct, frozen=True):
     job: RemoteJob
     waits: bool
     deadline: float
+    tries: int = 1
 
 
 class Broker:
@@ -191,10 +194,13 @@ class Broker:
                 return
             try:
                 answer = question.link.take_answer(readable=True)
-            except (Lost, ProtocolError, ValueError):
+            except (Lost, ProtocolError, ValueError) as error:
                 # A kept link may have been closed meanwhile (a worker died, say): then another is tried.
                 self._drop_question(descriptor)
-                self._ask(question.job, question.member, question.waits)
+                if question.tries < MOST_TRIES:
+                    self._ask(question.job, question.member, question.waits, question.tries + 1)
+                else:
+                    self._host_failed(question.member, f"no answer to be had: {error}")
                 return
             if answer is None:
                 if question.waits:  # a beat: it lives
@@ -334,7 +340,7 @@ class Broker:
         member = self._members[host]
         self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, link, lease))
 
-    def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
+    def _ask(self, job: RemoteJob, member: Member, waits: bool, tries: int = 1) -> None:
         while (link := self._farm.checkout(member)) is not None:
             try:
                 link.wait(job.task) if waits else link.ask(job.task)
@@ -343,7 +349,7 @@ class Broker:
                 continue
             descriptor = link.transport.socket.fileno()
             deadline = time.monotonic() + (SILENCE_S if waits else self._quote_s)
-            self._questions[descriptor] = _Question(member, link, job, waits, deadline)
+            self._questions[descriptor] = _Question(member, link, job, waits, deadline, tries)
             self._epoll.register(descriptor, select.EPOLLIN)
             os.eventfd_write(self._wake, 1)  # the main thread has a new deadline
             return
