@@ -50,6 +50,7 @@ class Transport:
         self.sent = 0
         self.received = 0
         self._gathered = bytearray()
+        self._poller: select.poll | None = None
 
     def set_timeout(self, seconds: float) -> None:
         """How long a read or write may wait before the peer counts as lost; 0 is for ever.
@@ -135,9 +136,10 @@ class Transport:
 
     def wait_readable(self, seconds: float) -> bool:
         """Whether something is there to receive within this time."""
-        poller = select.poll()
-        poller.register(self.socket, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(self.socket, select.POLLIN)
+        return bool(self._poller.poll(seconds * 1000))
 
     def receive_ready(self, readable: bool) -> Message | None:
         """The next message without waiting: None when it isn't all there. With `readable`, one read that won't block.

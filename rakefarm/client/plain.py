@@ -41,6 +41,8 @@ from rakefarm.events import (
 )
 
 Stream = BinaryIO | TextIO | int
+MOST_UNTOLD = 256
+"""Events that nothing is said of are kept until there are so many, or one that something is said of."""
 NOT_RUN_LINES = 3
 """Actions that are named when one reason (the whole farm is gone, say) keeps many from being run."""
 COLOUR_CODES = {"red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
@@ -167,13 +169,17 @@ class Narrator:
         self._quiet = quiet
         self._not_run: Counter[str] = Counter()  # by reason
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
-        self._told: set[type[Event]] = {ActionFinished, HostLeftOut, Notice, BuildFinished}
+        self._told: set[type[Event]] = {ActionFinished, ActionOutput, HostLeftOut, Notice, BuildFinished}
         self._told |= {ActionPlaced, ActionRetried} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
+    def tells_of(self, event: Event) -> bool:
+        """Whether there is anything to say or to show of this event."""
+        return type(event) in self._told and not (isinstance(event, ActionFinished) and event.outcome == "succeeded")
+
     def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
         """What to say about the event; `row` is what the board's `apply` returned for it."""
-        return self._lines(event, row) if type(event) in self._told else ()
+        return self._lines(event, row) if self.tells_of(event) else ()
 
     def _lines(self, event: Event, row: ActionRow | None) -> Iterator[Line]:
         match event:
@@ -284,9 +290,17 @@ class PlainView:
         self._quiet = quiet
         self._colour = colour
         self._board = Board()
+        self._untold: list[Event] = []
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        if not self._narrator.tells_of(event):
+            # Taken in later, many at once: a small action has the processor's caches to itself for no longer than this.
+            self._untold.append(event)
+            if len(self._untold) >= MOST_UNTOLD:
+                self._catch_up()
+            return
+        self._catch_up()
         if isinstance(event, ActionOutput):
             try:
                 if self._stdout is not None:
@@ -300,6 +314,11 @@ class PlainView:
             lines += [line.painted(self._colour) for line in summary_lines(self._board, event)]
         if lines:
             self._say("".join(lines))
+
+    def _catch_up(self) -> None:
+        for event in self._untold:
+            self._board.apply(event)
+        self._untold.clear()
 
     def _say(self, text: str) -> None:
         """Our own lines begin at the start of a line, also after output that ended in the middle of one."""

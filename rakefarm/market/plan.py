@@ -107,7 +107,7 @@ class PlanPolicy:
                 if curve is not None:
                     self._read(known, curve)
                     if curve.free_slots:
-                        return self._plan(startable=host)
+                        return self._refill(known, curve) or self._plan(startable=host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
                 if host in self._hosts:
@@ -225,6 +225,24 @@ class PlanPolicy:
                 host.waiting += 1
                 effects.append(Wait(name, job))
         return effects
+
+    def _refill(self, host: _Host, curve: Curve) -> list[Effect] | None:
+        """What `_plan` would find where there is nothing to plan, and no need to wait: one host, whose one free slot is
+        the one that has just come free, and only we run there. None when there is more to it."""
+        if len(self._hosts) > 1 or not self._pending or self._avoid or host.full_until > self._view.now():
+            return None
+        job = self._pending[0]
+        factor = host.factors.get(job.task)
+        if factor is None or job.task in host.refuses or curve.free_slots - host.taken > 1:
+            return None
+        run = max(job.work_s / self._rate(host), 1e-6)
+        finish = self._view.transfer_s(job, host.name) + run
+        if curve.running + curve.waiting > host.ours + 1:
+            return None
+        self._pending.popleft()
+        host.taken += 1
+        host.ours += 1
+        return [Award(job, host.name, finish * factor, finish)]
 
     def _places(self, host: _Host, now: float) -> list[float]:
         """Seconds from now until each slot of the host comes free, as its curve and our own awards since have it."""
