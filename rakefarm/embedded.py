@@ -1,4 +1,4 @@
-"""A farm on this machine for one build: a real server, on loopback, on a port that the system picks.
+"""A farm on this machine for one build: a real server, on a Unix socket that only this user can connect to.
 
 It is tied to us by its standard input: however we end, that ends, and the server ends with all its commands.
 """
@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from rakefarm.hosts import Host, parse_host
+from rakefarm.hosts import UNIX, Host
 from rakefarm.process import start_background
 
 if TYPE_CHECKING:
     import subprocess
 
+NAME = "embedded"
 STOP_S = 5.0
 
 
@@ -31,10 +32,8 @@ def embedded_farm(environ: Mapping[str, str], slots: int = 0) -> Iterator[Host]:
         "-m",
         "rakefarm.server",
         "--until-eof",
-        "--port",
-        "0",
         "--address",
-        "127.0.0.1",
+        UNIX,
     ]
     if slots:
         arguments += ["--slots", str(slots)]
@@ -43,9 +42,10 @@ def embedded_farm(environ: Mapping[str, str], slots: int = 0) -> Iterator[Host]:
     try:
         assert server.stdout is not None
         line = server.stdout.readline().decode("utf-8", "replace")
-        if not line.startswith("listening on "):
+        if not line.startswith(f"listening on {UNIX}"):
             raise EmbeddedFailed("the embedded farm could not be started")
-        yield parse_host(line.split()[2])
+        path = line.removeprefix(f"listening on {UNIX}").partition(" slots=")[0]
+        yield Host(NAME, way="unix", path=path)
     finally:
         _stop(server)
 

@@ -312,6 +312,35 @@ def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -
     )
 
 
+def run_with_input(arguments: Sequence[str], environment: Mapping[str, str], data: bytes) -> int:
+    """Run a program, its standard input `data`, its output and complaints ours; answers its exit status, 127 when there
+    is no such program."""
+    import subprocess
+
+    try:
+        return subprocess.run(arguments, env=dict(environment), input=data, check=False).returncode
+    except OSError:
+        return 127
+
+
+def start_filter(arguments: Sequence[str], environment: Mapping[str, str], end: int, errors: int) -> int:
+    """Start a program that reads from and writes to the socket `end`, and complains into the file `errors`, in a
+    session of its own; answers its pid. Raises OSError."""
+    return os.posix_spawnp(
+        arguments[0],
+        list(arguments),
+        dict(environment),
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, end, 0),
+            (os.POSIX_SPAWN_DUP2, end, 1),
+            (os.POSIX_SPAWN_DUP2, errors, 2),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULTED,
+    )
+
+
 def start_aside(script: str, stdin: int, file: int) -> int:
     """Start a shell script of ours that no terminal can signal; `file` is its descriptor 3. Answers its pid."""
     return os.posix_spawn(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from rakefarm.exitcodes import ExitStatus
@@ -50,6 +51,20 @@ def leave(status: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
+
+
+def printed(run: Callable[[], int]) -> int:
+    """The status of a command that prints and ends: what `run` answers, unless standard output takes no more."""
+    try:
+        status = run()
+    except BrokenPipeError:
+        _silence(1)
+        return int(ExitStatus.OUTPUT_CLOSED)
+    except OSError as error:
+        _silence(1)
+        say(f"rakefarm: error: {error.filename or 'cannot write standard output'}: {error.strerror}")
+        return int(ExitStatus.ACTION_FAILED)
+    return finish(status)
 
 
 def _silence(descriptor: int) -> None:

@@ -9,21 +9,24 @@ woken. Questions go out on links of their own and are watched by the main thread
 """
 
 import os
+import random
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
+from rakefarm.client.market_record import MarketRecord
 from rakefarm.client.policy_guard import PolicyGuard
 from rakefarm.client.quotes import absurdity
 from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
 from rakefarm.events import QuoteReceived, Stream
 from rakefarm.market import policy as market
+from rakefarm.market.curve import Curve
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
@@ -31,20 +34,20 @@ from rakefarm.wire.messages import Decline, Offer
 RETRY_PAUSE_S = 0.2
 REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
-MOST_TRIES = 20
-"""A question that so many links were lost over is no longer put to that host."""
+MOST_TRIES = 20  # so many links lost over one question, and the host is left out
 SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 """A server that we wait at and that says nothing for so long is lost."""
 
 
 class Assignment(Struct, frozen=True):
-    """An action for a runner: where, at what price, and the link that holds a slot for it, if there is one."""
+    """An action for a runner: where, by which award, the action that hosts were asked for to decide it (0: none), and
+    the link that holds a slot for it, if there is one."""
 
     job: RemoteJob
     member: Member
-    price: float
-    seconds: float
-    start_now: bool
+    award: market.Award
+    terms: Mapping[str, float]
+    quoted_as: int
     link: Link | None = None
     lease: int = 0
 
@@ -79,17 +82,18 @@ class Broker:
         self._attempts = attempts
         self._assign = assign
         self._give_up = give_up
-        self._seed = seed
-        self._draw: Callable[[], float] | None = None
+        self._random = random.Random(seed)
         self._lock = threading.RLock()
         self._policy = PolicyGuard(self, make_policy, stream, self._restart)
         self._members = {member.name: member for member in farm.members}
         self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
         self._flying: set[int] = set()
         self._questions: dict[int, _Question] = {}
-        self._leases: dict[str, tuple[Link, Offer]] = {}
+        self._leases: dict[str, tuple[_Question, Offer]] = {}
         self._refusals = Refusals()
+        self._record = MarketRecord(stream.emit)
         self._asked_again: dict[object, float] = {}
+        self._quoted_as: dict[object, int] = {}  # by task, the action that hosts were asked for last
         self._down: set[str] = set()
         self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
         self._reviving: set[str] = set()
@@ -107,11 +111,7 @@ class Broker:
 
     def random(self) -> float:
         """A random number, repeatable with --seed."""
-        if self._draw is None:
-            from random import Random  # the default policy draws no lots
-
-            self._draw = Random(self._seed).random
-        return self._draw()
+        return self._random.random()
 
     def transfer_s(self, job: market.Job, host: str) -> float:
         """Seconds that sending what the host lacks would take."""
@@ -197,16 +197,14 @@ class Broker:
             except (Lost, ProtocolError, ValueError) as error:
                 # A kept link may have been closed meanwhile (a worker died, say): then another is tried.
                 self._drop_question(descriptor)
-                if question.tries < MOST_TRIES:
-                    self._ask(question.job, question.member, question.waits, question.tries + 1)
-                else:
+                if question.tries == MOST_TRIES:
                     self._host_failed(question.member, f"no answer to be had: {error}")
+                else:
+                    self._ask(question.job, question.member, question.waits, question.tries + 1)
                 return
             if answer is None:
                 if question.waits:  # a beat: it lives
-                    self._questions[descriptor] = _Question(
-                        question.member, question.link, question.job, True, time.monotonic() + SILENCE_S
-                    )
+                    self._questions[descriptor] = structs.replace(question, deadline=time.monotonic() + SILENCE_S)
                 return
             self._epoll.unregister(descriptor)
             del self._questions[descriptor]
@@ -228,12 +226,12 @@ class Broker:
             self._check_hopeless()
             return
         self._refusals.forget(job.market.task, member.name)
+        self._record.offer(member.name, job.market.task, answer, time.monotonic())
         if question.waits and answer.lease:
-            self._leases[member.name] = (question.link, answer)
-            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve)))
-            unused = self._leases.pop(member.name, None)
-            if unused is not None:
-                self._farm.discard(unused[0])  # which gives the slot up at once
+            self._leases[member.name] = (question, answer)
+            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve, job.market)))
+            if self._leases.pop(member.name, None) is not None:
+                self._farm.discard(question.link)  # not used: which gives the slot up at once
             return
         self._farm.give_back(member, question.link)
         terms = {term.name: term.value for term in answer.terms}
@@ -258,18 +256,20 @@ class Broker:
 
     # --- what happened, from any thread ---------------------------------------------------------------
 
-    def finished(self, job: RemoteJob, host: str, seconds: float, curve: object) -> None:
+    def finished(self, job: RemoteJob, host: str, seconds: float, curve: Curve | None) -> None:
         """A runner has ended a job, one way or the other."""
         with self._lock:
             self._end(job)
-            event = market.Finished(job.market, host, seconds, curve)  # type: ignore[arg-type]
-            self._do(self._policy.handle(event))
+            if curve is not None:
+                self._record.curve(host, curve, time.monotonic())
+            self._do(self._policy.handle(market.Finished(job.market, host, seconds, curve)))
 
-    def refused(self, job: RemoteJob, host: str, curve: object) -> None:
-        """The host was full."""
+    def refused(self, job: RemoteJob, host: str, curve: Curve, lacking: bool) -> None:
+        """The host was full; or, when `lacking`, others hold what the job needs."""
         with self._lock:
             self._flying.discard(job.number)
-            self._do(self._policy.handle(market.Refused(job.market, host, curve)))  # type: ignore[arg-type]
+            self._record.curve(host, curve, time.monotonic())
+            self._do(self._policy.handle(market.Refused(job.market, host, curve, lacking)))
 
     def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
         """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so."""
@@ -316,9 +316,10 @@ class Broker:
     def _do(self, effects: Sequence[market.Effect]) -> None:
         for effect in effects:
             match effect:
-                case market.Award(job, host, price, seconds, start_now):
-                    self._award(job, host, price, seconds, start_now)
+                case market.Award():
+                    self._award(effect)
                 case market.Ask(job, hosts):
+                    self._quoted_as[job.task] = job.number
                     for host in hosts:
                         if job.number in self._jobs:
                             self._ask(self._jobs[job.number], self._members[host], waits=False)
@@ -329,16 +330,19 @@ class Broker:
                     self._wake_at = when if self._wake_at is None else min(self._wake_at, when)
                     os.eventfd_write(self._wake, 1)
 
-    def _award(self, job: market.Job, host: str, price: float, seconds: float, start_now: bool) -> None:
+    def _award(self, award: market.Award) -> None:
+        job, host = award.job, award.host
         if job.number not in self._jobs or job.number in self._flying:
             return
         self._flying.add(job.number)
         link, lease = None, 0
-        held = self._leases.pop(host, None)
-        if held is not None:
-            link, lease = held[0], held[1].lease
-        member = self._members[host]
-        self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, link, lease))
+        held = self._leases.get(host)
+        if held is not None and held[0].job.task.needs == self._jobs[job.number].task.needs:
+            del self._leases[host]
+            link, lease = held[0].link, held[1].lease
+        terms = self._record.terms(host, job.task, award.price)
+        quoted_as = self._quoted_as.get(job.task, 0)
+        self._assign(Assignment(self._jobs[job.number], self._members[host], award, terms, quoted_as, link, lease))
 
     def _ask(self, job: RemoteJob, member: Member, waits: bool, tries: int = 1) -> None:
         while (link := self._farm.checkout(member)) is not None:

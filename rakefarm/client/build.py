@@ -3,14 +3,17 @@
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
+from rakefarm import __version__
 from rakefarm.client.dispatch import Dispatcher, Interrupted
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
+from rakefarm.client.jobs import expect
 from rakefarm.client.plan import Outcome, Plan
 from rakefarm.client.rakefile_model import Rakefile, locate
 from rakefarm.config import ClientSettings
@@ -92,6 +95,9 @@ def _run(
     embedded: bool,
 ) -> int:
     """Answers how many messages of the protocol it took."""
+    experiences = Experiences(environ)
+    expectations = expect(plan, experiences.history)
+    farm = Farm(hosts, settings, environ, stream)
     stream.emit(
         BuildStarted(
             rakefile=rakefile.path,
@@ -99,6 +105,10 @@ def _run(
             sets=len(plan.sets),
             hosts=tuple(host.address for host in hosts),
             embedded=embedded,
+            policy=settings.policy,
+            expected_s=expectations.total_s,
+            cores=len(os.sched_getaffinity(0)),
+            software=_software(),
         )
     )
     for warning in rakefile.warnings:
@@ -107,16 +117,21 @@ def _run(
         stream.emit(
             Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
-    farm = Farm(hosts, settings, environ, stream)
-    experiences = Experiences(environ)
     try:
         farm.start()
-        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences).run()
+        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences, expectations).run()
     finally:
         farm.close()
         if hosts:
             experiences.save()
     return farm.messages
+
+
+def _software() -> str:
+    """What builds, for whoever reads of it later. `platform` would tell the same and take longer to import."""
+    system = os.uname()
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"rakefarm {__version__}, Python {python}, {system.sysname} {system.release} {system.machine}"
 
 
 def _status(plan: Plan, interrupted: int) -> ExitStatus:

@@ -15,7 +15,7 @@ from rakefarm.client.crew import Crew
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.inputs import InputError, measure
-from rakefarm.client.jobs import RemoteJob, describe
+from rakefarm.client.jobs import Expectations, RemoteJob, describe
 from rakefarm.client.outputs import OutputError
 from rakefarm.client.perform import LOCAL, HostGone, Performed, Performer
 from rakefarm.client.plan import Outcome, Plan, PlannedAction, PlannedSet
@@ -48,8 +48,10 @@ class Dispatcher:
         stream: Stream,
         make_policy: Callable[[View], Policy],
         experiences: Experiences,
+        expectations: Expectations,
     ) -> None:
         self._plan = plan
+        self._expected_s = expectations.seconds
         self._lock = threading.Lock()  # of the plan and the attempts
         self._farm = farm
         self._settings = settings
@@ -108,6 +110,7 @@ class Dispatcher:
                     line=planned.action.line,
                     command=planned.action.command,
                     remote=planned.action.remote,
+                    expected_s=self._expected_s.get(planned.number),
                 )
             )
             job = self._look_at(planned)
@@ -172,10 +175,10 @@ class Dispatcher:
             self._learn(job, performed)
         except Declined as declined:
             if declined.reason in ("full", "license_in_use") and declined.curve is not None:
-                full = declined.curve
+                full, lacking = declined.curve, declined.reason == "license_in_use"
                 with self._lock:
                     self._plan.taken_back(job.number)
-                self._there.end_with(lambda: self._broker.refused(job, host, full))
+                self._there.end_with(lambda: self._broker.refused(job, host, full, lacking))
             else:
                 self._lose(assignment, str(declined), "")
             return

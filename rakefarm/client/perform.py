@@ -82,14 +82,18 @@ class Performer:
         Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, InputError, or
         OSError when something of ours fails.
         """
-        job, member = assignment.job, assignment.member
+        job, member, award = assignment.job, assignment.member, assignment.award
         self._stream.emit(
             ActionPlaced(
                 action=job.number,
                 host=member.name,
-                price=assignment.price,
+                price=award.price,
                 attempt=attempt,
-                seconds=assignment.seconds,
+                seconds=award.seconds,
+                terms=assignment.terms,
+                quoted_as=assignment.quoted_as,
+                runner_up=award.runner_up,
+                runner_up_price=award.runner_up_price,
             )
         )
         link = assignment.link
@@ -120,7 +124,7 @@ class Performer:
             environment=self._passed,
             label=f"{job.planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
             lease=assignment.lease,
-            start_now=assignment.start_now,
+            start_now=assignment.award.start_now,
         )
 
     def _attempt(self, job: RemoteJob, order: remote.Order, member: Member, link: Link) -> Performed:
@@ -159,6 +163,7 @@ class Performer:
         finally:
             incoming.close()
         report.bytes_sent, report.bytes_received = transport.sent - sent, transport.received - received
+        report.bytes_saved = executed.bytes_saved
         member.names.update(name for name, _ in job.sizes)
         member.names.update(report.outputs)
         self._farm.give_back(member, link)

@@ -15,7 +15,7 @@ import os
 import select
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, ClassVar, TextIO, cast
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ from rakefarm.client.board import (
     safe_text,
     size_text,
 )
+from rakefarm.client.summary import Summary
 from rakefarm.events import (
     ActionFinished,
     ActionOutput,
@@ -39,29 +40,38 @@ from rakefarm.events import (
     Notice,
     QuoteReceived,
 )
+from rakefarm.exitcodes import ExitStatus
 
 Stream = BinaryIO | TextIO | int
 MOST_UNTOLD = 256
 """Events that nothing is said of are kept until there are so many, or one that something is said of."""
 NOT_RUN_LINES = 3
 """Actions that are named when one reason (the whole farm is gone, say) keeps many from being run."""
-COLOUR_CODES = {"red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
+COLOUR_CODES = {"bold": "\x1b[1m", "red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
 
 
 class ViewError(Exception):
-    """What is to be shown cannot be; the text is one line for the user."""
+    """What is to be shown cannot be; the text is one line for the user. `status` is what to end with."""
+
+    status: ClassVar[ExitStatus] = ExitStatus.USAGE
 
 
 class OutputClosedError(ViewError):
     """Whoever read one of our streams has gone: nobody sees the rest."""
 
+    status = ExitStatus.OUTPUT_CLOSED
+
 
 class TerminalGoneError(OutputClosedError):
     """The terminal that we wrote to was closed."""
 
+    status = ExitStatus.HUNG_UP
+
 
 class OutputFailedError(ViewError):
     """One of our streams takes no more: its disk is full, say."""
+
+    status = ExitStatus.ACTION_FAILED
 
 
 class Channel:
@@ -157,7 +167,7 @@ class Line(Struct, frozen=True):
         label = self.label
         if colour and label and self.colour:
             label = f"{COLOUR_CODES[self.colour]}{label}\x1b[0m"
-        return f"{self.prefix}{label}{' ' if label else ''}{self.text}\n"
+        return f"{self.prefix}{label}{' ' if label and self.text else ''}{self.text}\n"
 
 
 class Narrator:
@@ -206,8 +216,7 @@ class Narrator:
                 yield Line(safe_text(event.text), f"{safe_text(event.level)}:", colour, "rakefarm: ")
             case ActionPlaced():
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                price = "" if event.price is None else f" at {price_text(event.price)}"
-                yield Line(f"{self._who(event.action, row)}: on {safe_text(event.host)}{price}{again}")
+                yield Line(f"{self._who(event.action, row)}: on {_terms_of(event)}{again}")
             case ActionRetried():
                 reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
                 yield Line(f"{self._who(event.action, row)}: {reason}", "again:", "yellow")
@@ -231,13 +240,26 @@ class Narrator:
         return f"{self._who(event.action, row)}: {safe_text(event.detail) or event.outcome}{where}"
 
 
+def _terms_of(event: ActionPlaced) -> str:
+    """Where an action was placed, at what price, what that promises, and who would have been next."""
+    text = safe_text(event.host)
+    if event.price is not None:
+        text += f" at {price_text(event.price)}"
+    if event.seconds is not None:
+        text += f", {duration_text(event.seconds)} promised"
+    if event.runner_up:
+        text += f", before {safe_text(event.runner_up)} at {price_text(event.runner_up_price)}"
+    return text
+
+
 def counted(count: int, noun: str) -> str:
     """ "1 action", "2 actions"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
-    """How it all ended: a line for the build, and one for each host that ran something or was left out."""
+def summary_lines(board: Board, summary: Summary, event: BuildFinished) -> Iterator[Line]:
+    """How it all ended: a line for the build, what it came to, and a line for each host that ran something or was left
+    out."""
     snapshot = board.snapshot(event.time_s, 0)
     parts = [counted(snapshot.totals.done, "action")]
     for count, word in (
@@ -253,10 +275,18 @@ def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
         yield Line(text, "interrupted:", "red", "rakefarm: ")
     else:
         yield Line(f"rakefarm: {text}")
+    for line in summary.lines(event):
+        yield Line(f"  {line}")
     hosts = [host for host in snapshot.hosts if host.done or host.state == "left out"]
     name_width = min(40, max((len(safe_text(host.host)) for host in hosts), default=0))
     for host in hosts:
         yield Line(f"  {safe_text(host.host):<{name_width}}  {host_text(host)}")
+
+
+def warning_lines(summary: Summary) -> Iterator[Line]:
+    """What nobody should miss of a build that has ended."""
+    if nothing := summary.nothing_ran_remotely:
+        yield Line("", nothing, "bold", "rakefarm: ")
 
 
 def host_text(host: HostRow) -> str:
@@ -291,6 +321,7 @@ class PlainView:
         self._colour = colour
         self._board = Board()
         self._untold: list[Event] = []
+        self._summary = Summary()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -309,15 +340,18 @@ class PlainView:
                 self._stderr.write(event.stderr)
             return
         row = self._board.apply(event)
+        self._summary.apply(event)
         lines = [line.painted(self._colour) for line in self._narrator.lines(event, row)]
-        if isinstance(event, BuildFinished) and not self._quiet:
-            lines += [line.painted(self._colour) for line in summary_lines(self._board, event)]
+        if isinstance(event, BuildFinished):
+            ending = [*(() if self._quiet else summary_lines(self._board, self._summary, event))]
+            lines += [line.painted(self._colour) for line in (*ending, *warning_lines(self._summary))]
         if lines:
             self._say("".join(lines))
 
     def _catch_up(self) -> None:
         for event in self._untold:
             self._board.apply(event)
+            self._summary.apply(event)
         self._untold.clear()
 
     def _say(self, text: str) -> None:

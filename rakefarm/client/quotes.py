@@ -76,6 +76,8 @@ def absurdity(offer: Offer) -> str:
         return f"an absurd price: {offer.price:g} for {offer.seconds:g} s"
     if not (0 < curve.speed < 1e6 and curve.cores and curve.slots and 0 <= curve.busy < 1e6 and curve.free_in_s):
         return "an absurd price curve"
+    if not (0 <= curve.load_average < 1e6 and 0 <= curve.sample_age_s < ABSURD):
+        return "an absurd load in its price curve"
     if not all(0 <= time < ABSURD for time in curve.free_in_s):
         return "an absurd time in its price curve"
     return ""

@@ -26,7 +26,8 @@ class Curve(Struct, frozen=True):
     `free_in_s` are seconds until each of its slots comes free, ascending, 0 for one that is free; at most LONGEST_LIST
     of them. `busy` are busy cores of other users, `busy_in_all` of everyone, as last sampled. `running` are commands of
     the farm that run or are committed, `waiting` clients that wait for a slot. `version` grows with each curve of a
-    server; `valid_s` is how long it may be believed (seconds).
+    server; `valid_s` is how long it may be believed (seconds). For records and comparison only: the load average of the
+    last minute, memory that is left (bytes), and how old the load sample was (seconds).
     """
 
     cores: int
@@ -39,6 +40,9 @@ class Curve(Struct, frozen=True):
     version: int
     valid_s: float
     free_in_s: tuple[float, ...]
+    load_average: float = 0.0
+    memory_available_bytes: int = 0
+    sample_age_s: float = 0.0
 
     @property
     def free_slots(self) -> int:

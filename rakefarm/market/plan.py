@@ -10,10 +10,11 @@ that came free with it, unless somebody waits for that.
 
 So nobody acts on a slot that another client may have taken in the meantime: many clients that see the same idle host
 are served in turn, and nothing queues at a host that another could start. A host that refused an award all the same is
-full, whatever its curve says, for a time that doubles from 50 ms to 5 s with each further refusal.
+full, whatever its curve says, for a time that doubles from 50 ms to 5 s with each further refusal; one that refused for
+want of a licence is so only to the jobs that need it.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 
@@ -49,6 +50,18 @@ HORIZON = 48
 """Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
 
 
+class _Pause(Struct):
+    """Until when something can't be had there, and for how long the next time."""
+
+    until_s: float = 0.0
+    next_s: float = FIRST_PAUSE_S
+
+    def begin(self, now: float) -> None:
+        """Once more."""
+        self.until_s = now + self.next_s
+        self.next_s = min(self.next_s * 2, LONGEST_PAUSE_S)
+
+
 class _Host(Struct):
     """What we know of a host: its curve, when we got it, and what we have done there since."""
 
@@ -58,11 +71,16 @@ class _Host(Struct):
     read_at: float = 0.0
     taken: int = 0  # slots that we have awarded since the curve was made
     ours: int = 0  # actions of ours that are there
-    waiting: int = 0  # how often we stand in its queue
-    full_until: float = 0.0
-    pause_s: float = FIRST_PAUSE_S
+    waiting: Counter[object] = field(default_factory=Counter)  # how often we stand in its queue, by needs
+    full: _Pause = field(default_factory=_Pause)
+    lacking: dict[object, _Pause] = field(default_factory=dict)  # what others hold, by needs
     factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
     refuses: set[object] = field(default_factory=set)  # tasks that it will never run
+
+    def lacks(self, job: Job, now: float) -> bool:
+        """Whether others held what the job needs there a moment ago."""
+        pause = self.lacking.get(job.needs)
+        return pause is not None and pause.until_s > now
 
 
 class PlanPolicy:
@@ -84,30 +102,33 @@ class PlanPolicy:
             case Declined(job, host, lasting):
                 known = self._host(host)
                 if job.task in known.factors:  # else the answer to a question: we wait only for what it has bid for
-                    known.waiting = max(0, known.waiting - 1)
+                    _leave_queue(known, job)
                 if lasting:
                     known.refuses.add(job.task)
                 else:
-                    self._back_off(known)
-            case Refused(job, host, curve):
+                    known.full.begin(self._view.now())
+            case Refused(job, host, curve, lacking):
                 known = self._host(host)
                 known.ours -= 1
                 self._read(known, curve)
-                self._back_off(known)
+                pause = known.lacking.setdefault(job.needs, _Pause()) if lacking else known.full
+                pause.begin(self._view.now())
                 self._pending.appendleft(job)
-            case SlotFree(host, curve):
+            case SlotFree(host, curve, job):
                 known = self._host(host)
                 self._read(known, curve)
-                known.waiting, known.full_until = max(0, known.waiting - 1), 0.0
-                return self._plan(startable=host)
+                _leave_queue(known, job)
+                known.full.until_s = 0.0
+                known.lacking.pop(job.needs, None)
+                return self._plan(host, held_for=job)
             case Finished(_, host, _, curve):
                 known = self._host(host)
-                known.pause_s = FIRST_PAUSE_S
+                known.full.next_s = FIRST_PAUSE_S
                 known.ours = max(0, known.ours - 1)
                 if curve is not None:
                     self._read(known, curve)
-                    if curve.free_slots:
-                        return self._refill(known, curve) or self._plan(startable=host)
+                    if self._has_room(known):
+                        return self._refill(known, curve) or self._plan(host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
                 if host in self._hosts:
@@ -149,66 +170,83 @@ class PlanPolicy:
             # What we have awarded there and is still on its way is not in its curve yet.
             host.curve, host.read_at, host.taken = curve, self._view.now(), max(0, host.ours - curve.running)
 
-    def _back_off(self, host: _Host) -> None:
-        host.full_until = self._view.now() + host.pause_s
-        host.pause_s = min(host.pause_s * 2, LONGEST_PAUSE_S)
+    def _has_room(self, host: _Host) -> bool:
+        """Whether a slot is free there beyond what we have taken since, and what we wait for: the host gives that to
+        our own place in its queue, and would refuse an award that comes after it."""
+        return host.curve is not None and host.curve.free_slots > host.taken + host.waiting.total()
 
     # --- the plan -------------------------------------------------------------------------------------
 
-    def _plan(self, startable: str = "") -> list[Effect]:
+    def _plan(self, startable: str = "", held_for: Job | None = None) -> list[Effect]:
         """Award a job to the host `startable`, which has a slot for us, if the plan has one start there; and wait for
-        the slots that the plan wants. A slot that is not used now is given up."""
+        the slots that the plan wants. A slot that is held, for what the job `held_for` needs, is given up if it is not
+        used now; another one is anybody's."""
         now = self._view.now()
         places = {host.name: self._places(host, now) for host in self._hosts.values() if host.curve is not None}
-        if places.get(startable):
-            places[startable][0] = 0.0
+        held: _Held | None = None
+        if held_for is not None and startable in places:
+            held = _Held(startable, held_for.needs)
+            times = places[startable]
+            _insert(times, times.pop(0) + self._typical(self._hosts[startable]))  # to others it is taken
         effects: list[Effect] = []
         wanted: dict[str, list[Job]] = {}
         left: list[Job] = []
-        while self._pending and len(left) < HORIZON and any(times and times[0] <= 0.0 for times in places.values()):
+        while self._pending and len(left) < HORIZON and (held or any(times[0] <= 0.0 for times in places.values())):
             job = self._pending.popleft()
-            best = self._best(job, places)
+            best = self._best(job, places, held, now)
             if best is None:
                 left.append(job)
                 continue
-            host, finish, run = best
-            times = places[host.name]
-            start = times.pop(0)
-            if start <= 0.0 and host.name == startable:
-                startable = ""
-                host.taken += 1
-                host.ours += 1
-                effects.append(Award(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
-            else:
-                wanted.setdefault(host.name, []).append(job)
+            host, start, finish, run = best
+            if held is not None and held.fits(host.name, job):
+                startable, held = "", None
+            elif host.lacks(job, now):
+                # It takes no slot from others meanwhile: the host lets them pass in its queue, too.
                 left.append(job)
-            _insert(times, start + run)
+                if not host.waiting[job.needs]:
+                    host.waiting[job.needs] += 1
+                    effects.append(Wait(host.name, job))
+                continue
+            else:
+                times = places[host.name]
+                times.pop(0)
+                _insert(times, start + run)
+                if start > 0.0 or host.name != startable or held_for is not None:
+                    wanted.setdefault(host.name, []).append(job)
+                    left.append(job)
+                    continue
+                startable = ""
+            host.taken += 1
+            host.ours += 1
+            effects.append(Award(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
         self._pending.extendleft(reversed(left))
-        self._want_more(places, wanted, skip=len(left))
+        self._want_more(places, wanted, now, skip=len(left))
         effects += self._waits(wanted, now)
-        pauses = [host.full_until for host in self._hosts.values() if host.full_until > now]
-        if self._pending and pauses:
-            effects.append(WakeAt(min(pauses)))
+        pauses = [pause.until_s for host in self._hosts.values() for pause in (host.full, *host.lacking.values())]
+        soonest = min((until_s for until_s in pauses if until_s > now), default=None)
+        if self._pending and soonest is not None:
+            effects.append(WakeAt(soonest))
         return effects
 
-    def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], skip: int) -> None:
+    def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], now: float, skip: int) -> None:
         """What can't start yet may still wait at the hosts of the plan. Where actions run and all are ours there is no
         need: their end brings a fresh curve."""
         shared = {
             host.name
             for host in self._hosts.values()
-            if not host.waiting
+            if not host.waiting.total()
             and host.curve is not None
             and (not host.ours or host.curve.running + host.curve.waiting > host.ours)
         }
         if not shared:
             return
         for job in islice(self._pending, skip, skip + 2 * len(places)):
-            best = self._best(job, places)
+            best = self._best(job, places, None, now)
             if best is not None:
-                host, _, run = best
+                host, start, _, run = best
                 times = places[host.name]
-                _insert(times, times.pop(0) + run)
+                times.pop(0)
+                _insert(times, start + run)
                 if host.name in shared:
                     wanted.setdefault(host.name, [job])
 
@@ -216,24 +254,28 @@ class PlanPolicy:
         effects: list[Effect] = []
         for name, jobs in wanted.items():
             host = self._hosts[name]
-            if host.full_until > now:
+            if host.full.until_s > now:
                 continue  # it would decline again at once, and we ask again at once
             free = host.curve.free_slots if host.curve is not None else 0
             # One place in the queue for each slot that is free, or one for the next that comes free.
-            more = min(len(jobs), max(free - host.taken, 1)) - host.waiting
-            for job in jobs[: max(more, 0)]:
-                host.waiting += 1
-                effects.append(Wait(name, job))
+            due: Counter[object] = Counter()
+            for job in jobs[: max(free - host.taken, 1)]:
+                due[job.needs] += 1
+                if due[job.needs] > host.waiting[job.needs]:
+                    host.waiting[job.needs] += 1
+                    effects.append(Wait(name, job))
         return effects
 
     def _refill(self, host: _Host, curve: Curve) -> list[Effect] | None:
         """What `_plan` would find where there is nothing to plan, and no need to wait: one host, whose one free slot is
         the one that has just come free, and only we run there. None when there is more to it."""
-        if len(self._hosts) > 1 or not self._pending or self._avoid or host.full_until > self._view.now():
+        if len(self._hosts) > 1 or not self._pending or self._avoid or host.lacking:
             return None
         job = self._pending[0]
         factor = host.factors.get(job.task)
         if factor is None or job.task in host.refuses or curve.free_slots - host.taken > 1:
+            return None
+        if host.full.until_s > self._view.now() or host.waiting.total():
             return None
         run = max(job.work_s / self._rate(host), 1e-6)
         finish = self._view.transfer_s(job, host.name) + run
@@ -257,8 +299,8 @@ class PlanPolicy:
         run = self._typical(host)
         for _ in range(min(host.taken, 2 * len(times))):
             _insert(times, times.pop(0) + run)
-        if host.full_until > now:
-            times = [max(time, host.full_until - now) for time in times]
+        if host.full.until_s > now:
+            times = [max(time, host.full.until_s - now) for time in times]
         return times
 
     def _typical(self, host: _Host) -> float:
@@ -270,23 +312,44 @@ class PlanPolicy:
         assert curve is not None
         return rate(curve.speed, curve.cores, curve.busy, min(curve.running + host.taken + 1, curve.slots))
 
-    def _best(self, job: Job, places: dict[str, list[float]]) -> tuple[_Host, float, float] | None:
-        """The host where the job finishes first, when (seconds from now), and how long it occupies a slot there."""
+    def _best(
+        self, job: Job, places: dict[str, list[float]], held: "_Held | None", now: float
+    ) -> tuple[_Host, float, float, float] | None:
+        """The host where the job finishes first, when it starts and ends there (seconds from now), and how long it
+        occupies a slot."""
         avoided = self._avoid.get(job.number, ())
         if len(avoided) >= len(places):
             avoided = ()
-        best: tuple[float, _Host, float, float] | None = None
+        best: tuple[float, _Host, float, float, float] | None = None
         for name, times in places.items():
             host = self._hosts[name]
-            if not times or job.task not in host.factors or job.task in host.refuses or name in avoided:
+            if job.task not in host.factors or job.task in host.refuses or name in avoided:
                 continue
             run = max(job.work_s / self._rate(host), 1e-6)
             transfer = self._view.transfer_s(job, name)
-            finish = max(times[0], transfer) + run
+            start = 0.0 if held is not None and held.fits(name, job) else times[0]
+            if host.lacks(job, now):
+                start = max(start, host.lacking[job.needs].until_s - now)
+            finish = max(start, transfer) + run
             cost = finish + run * max(host.factors.get(job.task, 1.0) - 1.0, 0.0)
             if best is None or cost < best[0]:
-                best = (cost, host, finish, run + transfer)
+                best = (cost, host, start, finish, run + transfer)
         return best[1:] if best is not None else None
+
+
+class _Held(Struct, frozen=True):
+    """A slot that a host holds for us, and for which needs."""
+
+    host: str
+    needs: object
+
+    def fits(self, host: str, job: Job) -> bool:
+        """Whether the job may use it, on that host."""
+        return host == self.host and job.needs == self.needs
+
+
+def _leave_queue(host: _Host, job: Job) -> None:
+    host.waiting[job.needs] = max(0, host.waiting[job.needs] - 1)
 
 
 def _insert(times: list[float], time: float) -> None:

@@ -21,11 +21,13 @@ from rakefarm.market.curve import Curve
 
 class Job(Struct, frozen=True):
     """An action, as the market sees it. `work_s` is what it is expected to take on a core of speed 1 (seconds), `task`
-    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work."""
+    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work. `needs` is what a
+    host holds for it beside a slot: jobs with equal ones may use a slot that is held for another."""
 
     number: int
     work_s: float
     task: object = None
+    needs: object = None
 
 
 class HostFacts(Struct, frozen=True):
@@ -69,19 +71,23 @@ class Declined(Event, frozen=True):
 
 
 class Refused(Event, frozen=True):
-    """An Award came to nothing because the host is full."""
+    """An Award came to nothing because the host is full, or, when `lacking`, because others hold what the job needs
+    there (a licence, say), which is nothing to other jobs."""
 
     job: Job
     host: str
     curve: Curve
+    lacking: bool = False
 
 
 class SlotFree(Event, frozen=True):
-    """The answer to Wait: a slot is held for us there, for one Award among the effects that answer this event. If there
-    is none, the slot is given up."""
+    """The answer to Wait: a slot is held for us there, for one Award among the effects that answer this event, of the
+    job that Wait named or another with the same needs. If there is none, the slot is given up. `curve` has it as free.
+    """
 
     host: str
     curve: Curve
+    job: Job
 
 
 class Finished(Event, frozen=True):
@@ -137,13 +143,16 @@ class Ask(Effect, frozen=True):
 
 
 class Award(Effect, frozen=True):
-    """Send the job to the host. With `start_now` it is refused when the host is full, else it waits there."""
+    """Send the job to the host. With `start_now` it is refused when the host is full, else it waits there. `runner_up`
+    would have been the next best, at `runner_up_price`; empty when no other came into question."""
 
     job: Job
     host: str
     price: float
     seconds: float
     start_now: bool = True
+    runner_up: str = ""
+    runner_up_price: float | None = None
 
 
 class Wait(Effect, frozen=True):

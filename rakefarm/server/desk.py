@@ -6,6 +6,7 @@ import time
 
 from msgspec import Struct, structs
 
+from rakefarm.hours import is_within, parse_hours
 from rakefarm.market.bid import (
     Bid,
     Commitments,
@@ -18,9 +19,8 @@ from rakefarm.market.bid import (
     work_of,
 )
 from rakefarm.market.curve import Curve, rate
-from rakefarm.market.needs import Facilities, Refusal, cores_wanted
-from rakefarm.server.grants import parse_licenses
-from rakefarm.server.hours import is_within, parse_hours
+from rakefarm.market.needs import Facilities, Refusal, cores_wanted, parse_licenses
+from rakefarm.server.bid_guard import BidGuard
 from rakefarm.server.workplace import Workplace
 from rakefarm.wire.messages import Task
 
@@ -54,6 +54,7 @@ class Desk:
         self._board = workplace.board.scoreboard
         self._price = workplace.settings.price
         self._licenses = frozenset(parse_licenses(workplace.settings.licenses))
+        self._terms_of = BidGuard(workplace.settings.bid, self._board)
         self._quiet = parse_hours(workplace.settings.quiet_hours)
 
     def look(self) -> Sight:
@@ -67,7 +68,9 @@ class Desk:
         promised = seen.promised
         if leased:
             promised = structs.replace(promised, leased=max(0, promised.leased - leased))
-        return bid(job, seen.load, promised, self._facilities(job, seen.load), self._price, self._standing())
+        standing = self._standing()
+        facilities = self._facilities(job, seen.load)
+        return bid(job, seen.load, promised, facilities, self._price, standing, self._terms_of)
 
     def refusal(self, job: Job, seen: Sight) -> Refusal | None:
         """Why the job can't be taken at any price, or None. Being full is no reason."""

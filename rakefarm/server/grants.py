@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from rakefarm.server.slots import Slots, WorkerSlots
-from rakefarm.wire.messages import Need
+from rakefarm.wire.messages import Task
 
 
 class Grant(Struct, frozen=True):
@@ -21,22 +21,20 @@ class Grant(Struct, frozen=True):
 
 
 class Lease(Struct, frozen=True):
-    """A grant that is held for a client for a moment: under which number, and what the client needs it for."""
+    """A grant that is held for a client for a moment: under which number, and the task that it was judged for."""
 
     number: int
     grant: Grant
-    needs: tuple[Need, ...]
+    task: Task
 
-
-def parse_licenses(entries: Sequence[str]) -> dict[str, int]:
-    """Licences by name: `acme` is one of them, `acme=3` are three. Raises ValueError for what is neither."""
-    counted = {}
-    for entry in entries:
-        name, _, count = entry.partition("=")
-        if not name or (count and not (count.isascii() and count.isdecimal() and 0 < int(count[:6]) <= 4096)):
-            raise ValueError(entry)
-        counted[name] = int(count or 1)
-    return counted
+    def covers(self, task: Task) -> bool:
+        """Whether the task asks for nothing that was not judged when the lease was given."""
+        judged = self.task
+        return (
+            task.needs == judged.needs
+            and task.memory_bytes <= judged.memory_bytes
+            and task.input_bytes <= judged.input_bytes
+        )
 
 
 class Grants:

@@ -22,6 +22,8 @@ PERIOD_S = 0.1
 SMOOTHING_S = 0.15
 """Time constant of the average: one sample of 0.1 s counts in ticks of 10 ms, so it is 10 % wrong by itself."""
 OWNER_PERIOD_S = 5.0
+LOAD_AVERAGE_S = 60.0
+"""The time constant of the first of the kernel's load averages, which an emulated machine imitates."""
 MOST_THREADS = 64
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -37,6 +39,7 @@ class Sampler:
         self._at = time.monotonic()
         self._busy = self._own = 0.0
         self._io_wait = 0.0
+        self._load_average = 0.0  # of an emulated machine
         self._owner_idle_s = 1e9
         self._owner_asked = -OWNER_PERIOD_S
 
@@ -74,8 +77,17 @@ class Sampler:
         others = max(0.0, self._busy - self._own)
         emulated = self._emulation
         if emulated.cores:
-            in_all = min(float(emulated.cores), emulated.busy_cores + running)
-            return Load(emulated.cores, emulated.busy_cores, 0.0, memory.available, memory.total, busy_in_all=in_all)
+            runnable = emulated.busy_cores + running
+            self._load_average += min(1.0, elapsed / LOAD_AVERAGE_S) * (runnable - self._load_average)
+            return Load(
+                emulated.cores,
+                emulated.busy_cores,
+                0.0,
+                memory.available,
+                memory.total,
+                busy_in_all=min(float(emulated.cores), runnable),
+                load_average=self._load_average,
+            )
         return Load(
             cores,
             others,
@@ -84,6 +96,7 @@ class Sampler:
             memory.total,
             owner_idle_s=self._owner_idle_s,
             busy_in_all=self._busy,
+            load_average=os.getloadavg()[0],
         )
 
 

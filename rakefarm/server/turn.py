@@ -1,9 +1,8 @@
-"""Waiting for a grant, in turn: who has waited longest is served first, over all workers of the server.
+"""Waiting for a grant, in turn between users (see `users`), over all workers of the server.
 
-Clients hold one place in the queue at a time, so first come, first served is also turn by turn among them. Who finds
-that it isn't its turn leaves the slot alone; but a worker that stands still (stopped, say) would hold up everyone, so
-a slot that stays free for a while is taken out of turn. And who waits for a licence that others hold steps aside, since
-it could not use a slot: it is next again once the licence is free.
+Who finds that it isn't its turn leaves the slot alone; but a worker that stands still (stopped, say) would hold up
+everyone, so a slot that stays free for a while is taken out of turn. And who waits for a licence that others hold steps
+aside, since it could not use a slot: it is next again once the licence is free.
 """
 
 import select
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rakefarm.server.grants import Grant
 from rakefarm.server.slots import LOOK_AGAIN_S
+from rakefarm.server.users import Rank
 from rakefarm.server.workplace import Workplace
 from rakefarm.transport import Lost, Transport
 
@@ -22,19 +22,31 @@ LICENSE_LOOK_MS = 50
 """How often who has stepped aside looks whether the licence is free."""
 
 
-def take_now(work: Workplace, licenses: Sequence[str]) -> Grant | None:
-    """A grant without waiting, unless somebody else waits for one."""
-    return work.grants.try_take(licenses) if work.board.is_next(None) else None
+def take_now(work: Workplace, licenses: Sequence[str], user: int) -> Grant | None:
+    """A grant for that user without waiting, unless somebody else waits for one."""
+    return try_take(work, licenses, user) if work.board.is_next(None) else None
 
 
-def wait_for_grant(work: Workplace, transport: Transport, licenses: Sequence[str], beat: Callable[[], None]) -> Grant:
-    """A grant, as soon as it is our turn, counted as leased; `beat` is called several times a second. Raises Lost when
-    the client, who may not speak now, is gone."""
-    grant = take_now(work, licenses)
+def try_take(work: Workplace, licenses: Sequence[str], user: int) -> Grant | None:
+    """A grant for that user if one is free."""
+    grant = work.grants.try_take(licenses)
+    if grant is not None:
+        work.board.hold(grant.slot, user)
+    return grant
+
+
+def wait_for_grant(
+    work: Workplace, transport: Transport, licenses: Sequence[str], user: int, beat: Callable[[], None]
+) -> Grant:
+    """A grant for that user, as soon as it is our turn, counted as leased; `beat` is called several times a second.
+
+    Raises Lost when the client, who may not speak now, is gone.
+    """
+    grant = take_now(work, licenses, user)
     if grant is not None:
         work.board.count(leased=1)
         return grant
-    board, turn = work.board, work.board.queue()
+    board, turn = work.board, work.board.queue(user)
     try:
         everything, client = select.poll(), select.poll()
         for poller in (everything, client):
@@ -60,12 +72,13 @@ def wait_for_grant(work: Workplace, transport: Transport, licenses: Sequence[str
                 passed_over.reset()
                 grant = work.grants.try_take(licenses, woken=True)
                 if grant is not None:
+                    board.hold(grant.slot, user)
                     # Before the queue is left, or a curve made in between would show a slot that is nobody's.
                     work.board.count(leased=1)
                     return grant
             elif ready:
                 # The event stays as it is, for whose turn it is.
-                passed_over.note(board.scoreboard.longest_waiting())
+                passed_over.note(board.scoreboard.users.next_in_turn())
                 check_client(transport, client.poll(GIVE_WAY_MS))
     finally:
         board.leave_queue(turn)
@@ -75,17 +88,17 @@ class _PassedOver:
     """How long a free slot has stood with one waiter."""
 
     def __init__(self) -> None:
-        self._by: float | None = None
+        self._by: Rank | None = None
         self._since = 0.0
 
     def reset(self) -> None:
         """It does no longer."""
         self._by = None
 
-    def note(self, waiting_since: float) -> None:
-        """It does, and it is the turn of who has waited since then."""
-        if self._by != waiting_since:
-            self._by, self._since = waiting_since, time.monotonic()
+    def note(self, following: Rank | None) -> None:
+        """It does, and it is the turn of who stands there."""
+        if self._by != following:
+            self._by, self._since = following, time.monotonic()
 
     @property
     def long_enough(self) -> bool:

@@ -7,6 +7,8 @@ from functools import lru_cache
 from msgspec import Struct
 
 from rakefarm.config import ServerSettings
+from rakefarm.server.admission import Admission
+from rakefarm.server.audit import AuditLog
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
 from rakefarm.server.sandbox import WorkerSandbox
@@ -19,8 +21,8 @@ REMEMBERED_ENVIRONMENTS = 64
 
 
 class Workplace(Struct, frozen=True):
-    """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors, and
-    which variables a command gets of those that its client sent."""
+    """What a worker's threads share: settings, its view of grants and scoreboard, what it owns, and which variables a
+    command gets of those that its client sent."""
 
     settings: ServerSettings
     grants: WorkerGrants
@@ -30,6 +32,8 @@ class Workplace(Struct, frozen=True):
     executors: Executors
     isolation: str
     name: str
+    admission: Admission
+    audit: AuditLog
     environment: Callable[[tuple[Variable, ...]], dict[bytes, bytes]]
 
 

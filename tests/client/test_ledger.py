@@ -26,6 +26,7 @@ from rakefarm.events import (
     BuildStarted,
     Event,
     HostLeftOut,
+    HostLoad,
     HostReady,
     Notice,
     QuoteReceived,
@@ -56,6 +57,18 @@ BUILD: list[Event] = [
         outputs=("secret.o", "secret.d"),
     ),
     ActionFinished(action=2, host="", outcome="failed", detail="missing required file secret.h; nothing was sent"),
+    HostLoad(
+        host="lab1:6238",
+        cores=4,
+        busy=0.5,
+        busy_in_all=1.5,
+        running=1,
+        waiting=0,
+        speed=1.0,
+        load_average=1.25,
+        memory_available_bytes=1 << 32,
+        sample_age_s=0.05,
+    ),
     BuildFinished(exit_status=1, succeeded=1, failed=1, not_started=0, elapsed_s=0.9),
 ]
 NOT_RECORDED: list[Event] = [

@@ -128,6 +128,7 @@ def test_the_summary():
     )
     assert lines(*events)[2:] == [
         "rakefarm: 2 actions, 1 failed, 1 not started in 1:15",
+        "  3.0 MiB sent, 2.0 KiB back",
         "  lab1:6238       1 action     1:01 busy    3.0 MiB sent    2.0 KiB back",
         "  local           1 action    0.2 s busy",
         "  lab3:6238  left out: silent",

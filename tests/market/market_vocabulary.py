@@ -132,10 +132,11 @@ class Host:
     def taken(self) -> int:
         return len(self.running) + len(self.leases)
 
-    def promised(self) -> Commitments:
+    def promised(self, held: int = 0) -> Commitments:
+        """What is promised to others than who is told of so many slots that are held for it."""
         ends = tuple(sorted(place.ends_s - self.world.now_s for place in self.running))
         waiting = len(self.queued) + len(self.waiters)
-        return Commitments(self.slots, len(self.running), waiting, len(self.leases), ends)
+        return Commitments(self.slots, len(self.running), waiting, len(self.leases) - held, ends)
 
     def load(self) -> Load:
         return Load(self.slots, 0.0, 0.0, 1 << 40, 1 << 40, busy_in_all=float(len(self.running)))
@@ -144,8 +145,8 @@ class Host:
         self.version += 1
         return Standing(self.speed, version=self.version)
 
-    def curve(self, job: Job) -> Curve:
-        promised = self.promised()
+    def curve(self, job: Job, held: int = 0) -> Curve:
+        promised = self.promised(held)
         commands = len(self.running) + 1
         return curve_of(self.load(), promised, self.standing(), job.work_s / rate(self.speed, self.slots, 0, commands))
 
@@ -214,7 +215,8 @@ class Host:
         client = place.client
 
         def use() -> None:
-            if client in self.leases and not client.tell_now(SlotFree(self.name, self.curve(place.job))):
+            free = SlotFree(self.name, self.curve(place.job, held=1), place.job)
+            if client in self.leases and not client.tell_now(free):
                 self.leases.remove(client)
                 self.serve()
 

@@ -1,0 +1,59 @@
+"""What the commands that talk to a farm have in common: its hosts, keys and settings."""
+
+import argparse
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
+from rakefarm.hosts import Host, parse_host_list, with_default_port
+
+
+def add_key_options(parser: argparse.ArgumentParser) -> None:
+    """Who may be talked to, and with which key."""
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the farm's key (default: $XDG_CONFIG_HOME/rakefarm/keys if it is there)"
+    )
+    parser.add_argument("--insecure", action="store_true", help="talk to hosts on the network without any proof")
+
+
+def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> ClientSettings:
+    """Option before variable before file. Raises ConfigError."""
+    settings = load_settings(ClientSettings, "client.toml", options.config, environ)
+    changes: dict[str, object] = {}
+    jobs = options.jobs or environ.get("RAKEFARM_JOBS")
+    if jobs is not None:
+        if not (jobs.isascii() and jobs.isdecimal() and 0 < int(jobs) <= 4096):
+            raise ConfigError(f"-j {jobs}: not a whole number from 1 to 4096")
+        changes["jobs"] = int(jobs)
+    fallback = options.fallback or environ.get("RAKEFARM_FALLBACK") or settings.fallback
+    if fallback not in FALLBACKS:
+        raise ConfigError(f"fallback {fallback!r}: choose one of {', '.join(FALLBACKS)}")
+    changes["fallback"] = fallback
+    policy = options.policy or environ.get("RAKEFARM_POLICY")
+    if policy:
+        changes["policy"] = policy
+    if options.seed is not None:
+        if not (options.seed.isascii() and options.seed.isdecimal() and len(options.seed) <= 18):
+            raise ConfigError(f"--seed {options.seed}: not a whole number")
+        changes["seed"] = int(options.seed)
+    if key_file := options.key_file or environ.get("RAKEFARM_KEY_FILE"):
+        changes["key_file"] = key_file
+    if options.insecure:
+        changes["insecure"] = True
+    given = options.hosts or environ.get("RAKEFARM_HOSTS")
+    if given:
+        changes["hosts"] = (given,)
+    elif settings.hosts:
+        # The Rakefile's own hosts come before the file's.
+        changes["hosts"] = ("", *settings.hosts)
+    return structs.replace(settings, **changes)
+
+
+def choose_hosts(settings: ClientSettings, named: tuple[Host, ...], port: int) -> tuple[Host, ...]:
+    """Option or variable before the Rakefile before the configuration. Raises HostSyntaxError."""
+    overriding = settings.hosts[:1] != ("",) and settings.hosts
+    if not overriding and named:
+        return named
+    listed = parse_host_list("\n".join(text for text in settings.hosts if text))
+    return tuple(with_default_port(host, port) for host in listed)
