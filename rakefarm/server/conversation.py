@@ -228,7 +228,7 @@ class Conversation:
         except UnsafePath as error:
             raise Refused(error.code, str(error)) from error
         finally:
-            if action.outcome:
+            if action.outcome and self.workplace.audit.kept:
                 self._keep(request, action, time.monotonic() - began)
 
     def _keep(self, request: Execute, action: Action, elapsed_s: float) -> None:

@@ -33,6 +33,8 @@ _DRAINING_OFFSET = _HEADER.size - _NUMBER.size
 _REPLACED_OFFSET = _HEADER.size + _STANDING.size - _NUMBER.size
 _CELLS_OFFSET = _HEADER.size + _STANDING.size
 NEVER = 0.0
+REMEMBERED_S = 0.05
+"""How long a sample that was read is not read again while there is no newer one."""
 
 
 class Cell(Struct, frozen=True):
@@ -56,6 +58,7 @@ class Scoreboard:
         self._cells = struct.Struct("=" + _CELL.format.removeprefix("=") * workers)
         self._slots = struct.Struct("=" + _SLOT.format.removeprefix("=") * slots)
         self._version = 0
+        self._seen: tuple[int, float, Load] | None = None  # the last sample that was read: its version, and when
         self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic(), 0))
         self._first = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # of all processes one can read it
 
@@ -82,11 +85,16 @@ class Scoreboard:
         self._map[position : position + len(data)] = data
 
     def load(self) -> Load:
-        """The newest sample, with its age."""
+        """The newest sample, with its age as of a moment ago."""
+        seen, now = self._seen, time.monotonic()
+        if seen is not None and seen[0] == _NUMBER.unpack_from(self._map)[0] and now - seen[1] < REMEMBERED_S:
+            return seen[2]
         while True:
             version, taken_at, cores, busy, io_wait, available, total, *rest, _ = _HEADER.unpack_from(self._map)
             if not version % 2 and _NUMBER.unpack_from(self._map, 0)[0] == version:
-                return Load(cores, busy, io_wait, available, total, max(0.0, time.monotonic() - taken_at), *rest)
+                load = Load(cores, busy, io_wait, available, total, max(0.0, now - taken_at), *rest)
+                self._seen = version, now, load
+                return load
 
     @property
     def draining(self) -> bool:
