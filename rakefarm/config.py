@@ -101,11 +101,13 @@ class ServerSettings(Struct, frozen=True):
 
 
 class ClientSettings(Struct, frozen=True):
-    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots."""
+    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots; 0 local slots:
+    as many as this machine has cores."""
 
     hosts: tuple[str, ...] = ()
     jobs: Annotated[int, Cores] = 0
     local_jobs: Annotated[int, Cores] = 0
+    local_slots: Annotated[int, Cores] = 0
     fallback: Annotated[str, Rule(FALLBACKS.__contains__, f"one of {', '.join(FALLBACKS)}")] = "next"
     connect_s: Wait = 3.0
     quote_s: Wait = 3.0

@@ -68,7 +68,7 @@ class HostReady(Event, frozen=True, kw_only=True):
     slots: int
     server_version: str
     isolation: str
-    authentication: str
+    authentication: str = "none"
 
 
 class HostLeftOut(Event, frozen=True, kw_only=True):
@@ -131,7 +131,7 @@ class QuoteReceived(Event, frozen=True, kw_only=True):
 
 class ActionPlaced(Event, frozen=True, kw_only=True):
     """This host has won the action, at this price and with this prediction in seconds from now to its end ("local", and
-    neither, for an action that runs here).
+    neither, for an action that runs here). A `backup` runs as well as what was placed before.
 
     `quoted_as` is the action that the hosts were last asked for to decide it: this one, or one of the same sort; 0: for
     none. `runner_up` would have had it next, at `runner_up_price` by the same reckoning as `price`.
@@ -148,6 +148,7 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
     quoted_as: int = 0
     runner_up: str = ""
     runner_up_price: float | None = None
+    backup: bool = False
 
 
 class ActionPhase(Event, frozen=True, kw_only=True):
@@ -168,6 +169,16 @@ class ActionRetried(Event, frozen=True, kw_only=True):
     """The farm lost or refused an action; it is bid for again. Never the command's own failure."""
 
     name: ClassVar[str] = "action_retried"
+    action: int
+    host: str
+    reason: str
+
+
+class CopyEnded(Event, frozen=True, kw_only=True):
+    """One of two copies of an action has come to nothing: `reason` is "superseded" when the other was first and this
+    one is stopped, else how it was lost or refused, while the other goes on."""
+
+    name: ClassVar[str] = "copy_ended"
     action: int
     host: str
     reason: str

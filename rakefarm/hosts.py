@@ -18,6 +18,8 @@ import re
 from msgspec import Struct
 from msgspec.structs import replace
 
+LOCAL = "local"
+"""This machine, when no port is named; `local:6238` is a host of that name."""
 MAX_PORT = 65535
 MAX_SLOTS = 4096
 MAX_NAME_LENGTH = 253  # RFC 1035, 2.3.4, without the root label
@@ -51,6 +53,11 @@ class Host(Struct, frozen=True):
     slots: int | None = None
     way: str = "tcp"
     path: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """This machine itself, which then bids like a host."""
+        return self.name == LOCAL and self.port is None and self.way == "tcp"
 
     @property
     def address(self) -> str:
@@ -129,8 +136,10 @@ def parse_host_list(text: str) -> tuple[Host, ...]:
 
 
 def with_default_port(host: Host, port: int) -> Host:
-    """The host itself when it names a port, else the same host at `port`."""
-    return host if host.port is not None or host.way == "unix" else replace(host, port=port)
+    """The host itself when it names a port, is a Unix socket or this machine, else the same host at `port`."""
+    if host.port is not None or host.way == "unix" or host.is_local:
+        return host
+    return replace(host, port=port)
 
 
 def parse_number(text: str, largest: int) -> int | None:

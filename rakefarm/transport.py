@@ -266,6 +266,12 @@ class Transport:
         except OSError:
             pass
 
+    def end(self, read_on: bool) -> None:
+        """End the stream that we write, and the one that we read unless it is to be read on. From any thread, also
+        while another reads or writes: the socket stays open, so that its number is nobody else's meanwhile."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR if read_on else socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the socket; a reader in another thread sees the end."""
         with contextlib.suppress(OSError):

@@ -27,6 +27,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostReady,
@@ -46,13 +47,14 @@ PRIOR_S = 2.0
 
 class ActionRow(Struct):
     """One action. Times are monotonic seconds, sizes bytes; `phase` is waiting, bidding, one of
-    ActionPhase's, or the outcome. While it is bid for, `price` is the lowest price so far."""
+    ActionPhase's, or the outcome. While it is bid for, `price` is the lowest price so far. `copy_host` runs a copy."""
 
     action: int
     set_name: str = ""
     line: int = 0
     command: str = ""
     host: str = ""
+    copy_host: str = ""
     phase: str = "waiting"
     price: float | None = None
     placed_s: float | None = None
@@ -138,6 +140,7 @@ class Board:
             ActionPlaced: self._action_placed,
             ActionPhase: self._action_phase,
             ActionRetried: self._action_retried,
+            CopyEnded: self._copy_ended,
             ActionFinished: self._action_finished,
             BuildFinished: self._build_finished,
         }
@@ -200,10 +203,13 @@ class Board:
         return host
 
     def _take(self, action: int) -> ActionRow:
-        """Remove the action from wherever it stands; its host has one less running."""
+        """Remove the action from wherever it stands; its hosts have one less running."""
         row = self._active.pop(action, None)
         if row is not None:
             self._host(row.host).running -= 1
+            if row.copy_host:
+                self._host(row.copy_host).running -= 1
+                row.copy_host = ""
             return row
         return self._bidding.pop(action, None) or self._waiting.pop(action, None) or ActionRow(action)
 
@@ -241,6 +247,11 @@ class Board:
         return row
 
     def _action_placed(self, event: ActionPlaced) -> ActionRow:
+        running = self._active.get(event.action) if event.backup else None
+        if running is not None and not running.copy_host:
+            running.copy_host = event.host
+            self._host(event.host).running += 1
+            return running
         row = self._take(event.action)
         row.host, row.price, row.phase, row.placed_s = event.host, event.price, "placed", event.time_s
         self._active[event.action] = row
@@ -252,9 +263,19 @@ class Board:
 
     def _action_phase(self, event: ActionPhase) -> ActionRow | None:
         row = self._active.get(event.action)
-        if row is not None:
+        if row is not None and row.host == event.host:
             row.phase = event.phase
             row.bytes_sent, row.bytes_received = event.bytes_sent, event.bytes_received
+        return row
+
+    def _copy_ended(self, event: CopyEnded) -> ActionRow | None:
+        row = self._active.get(event.action)
+        if row is None or not row.copy_host or event.host not in (row.host, row.copy_host):
+            return row
+        self._host(event.host).running -= 1
+        if event.host == row.host:
+            row.host = row.copy_host
+        row.copy_host = ""
         return row
 
     def _action_retried(self, event: ActionRetried) -> ActionRow:

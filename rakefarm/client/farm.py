@@ -14,6 +14,7 @@ from rakefarm.client.credentials import load_credentials
 from rakefarm.client.link import Link, connect
 from rakefarm.client.reach import HostFailed
 from rakefarm.config import ClientSettings
+from rakefarm.embedded import EmbeddedFailed, WaitReady
 from rakefarm.events import HostLeftOut, HostReady, Notice, Stream
 from rakefarm.hosts import Host
 from rakefarm.market.policy import HostFacts
@@ -64,8 +65,15 @@ class Farm:
     """All hosts of one build. For any thread, except `start`. Raises ConfigError when the keys can't be read."""
 
     def __init__(
-        self, hosts: Sequence[Host], settings: ClientSettings, environ: Mapping[str, str], stream: Stream
+        self,
+        hosts: Sequence[Host],
+        settings: ClientSettings,
+        environ: Mapping[str, str],
+        stream: Stream,
+        local: WaitReady | None = None,
     ) -> None:
+        """`local`: where the server of this machine listens, if it is one of the hosts."""
+        self._local = local
         self._settings = settings
         self._environ = environ
         self._credentials = load_credentials(settings, hosts, environ)
@@ -144,8 +152,9 @@ class Farm:
                 self._in_use.add(link)
                 return link
         try:
-            link = connect(member.host, self._environ, self._settings.connect_s, self._credentials)
-        except HostFailed as error:
+            place = self._place_of(member.host)
+            link = connect(place, self._environ, self._settings.connect_s, self._credentials)
+        except (HostFailed, EmbeddedFailed) as error:
             self.leave_out(member, str(error))
             return None
         with self._lock:
@@ -172,6 +181,12 @@ class Farm:
                 text = f"{member.name} is insecure: anybody on the network can run programs there, or pass for it"
                 self._stream.emit(Notice(level="warning", text=text))
         return link
+
+    def _place_of(self, host: Host) -> Host:
+        if not host.is_local:
+            return host
+        assert self._local is not None
+        return self._local()
 
     def give_back(self, member: Member, link: Link) -> None:
         """Keep a link for the next question."""

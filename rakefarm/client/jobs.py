@@ -47,7 +47,9 @@ def describe(planned: PlannedAction, measured: Measured, history: History) -> Re
         seen.memory_bytes if seen else 0,
     )
     expected_s = seen.work_s if seen else DEFAULT_WORK_S[kind]
-    job = Job(planned.number, expected_s, (kind, action.needs), action.needs)
+    job = Job(
+        planned.number, expected_s, (kind, action.needs), action.needs, repeatable=action.repeatable, known=work_s > 0.0
+    )
     return RemoteJob(planned, task, job, signature, measured.sizes)
 
 

@@ -31,6 +31,7 @@ from rakefarm.events import (
     BuildFinished,
     BuildStarted,
     Consumer,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostLoad,
@@ -49,6 +50,7 @@ RECORDED: frozenset[type[Event]] = frozenset(
         QuoteReceived,
         ActionPlaced,
         ActionRetried,
+        CopyEnded,
         ActionFinished,
         BuildFinished,
     }

@@ -103,6 +103,15 @@ class Link:
             raise refused(message)
         return message
 
+    def give_up(self) -> None:
+        """End our half: the server stops what it does for us, and then closes, which is what `receive` waits for. From
+        any thread, as the next."""
+        self.transport.end(read_on=True)
+
+    def cut(self) -> None:
+        """End both halves: whoever waits in `receive` waits no longer."""
+        self.transport.end(read_on=False)
+
     def close(self) -> None:
         """Leave; the server then frees what it holds for us."""
         self.transport.close()

@@ -35,6 +35,7 @@ from rakefarm.events import (
     ActionPlaced,
     ActionRetried,
     BuildFinished,
+    CopyEnded,
     Event,
     HostLeftOut,
     Notice,
@@ -171,7 +172,7 @@ class Line(Struct, frozen=True):
 
 
 class Narrator:
-    """Events in words. `verbose` 1 adds a line per placed and retried action, 2 one per quote;
+    """Events in words. `verbose` 1 adds a line per placed and retried action and per copy, 2 one per quote;
     `quiet` leaves only warnings, errors and failures."""
 
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
@@ -180,7 +181,7 @@ class Narrator:
         self._not_run: Counter[str] = Counter()  # by reason
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
         self._told: set[type[Event]] = {ActionFinished, ActionOutput, HostLeftOut, Notice, BuildFinished}
-        self._told |= {ActionPlaced, ActionRetried} if self._verbose >= 1 else set()
+        self._told |= {ActionPlaced, ActionRetried, CopyEnded} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
     def tells_of(self, event: Event) -> bool:
@@ -215,8 +216,12 @@ class Narrator:
                 colour = "red" if event.level == "error" else "yellow"
                 yield Line(safe_text(event.text), f"{safe_text(event.level)}:", colour, "rakefarm: ")
             case ActionPlaced():
-                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                yield Line(f"{self._who(event.action, row)}: on {_terms_of(event)}{again}")
+                again = f", attempt {event.attempt}" if event.attempt > 1 and not event.backup else ""
+                copy = "a copy " if event.backup else ""
+                yield Line(f"{self._who(event.action, row)}: {copy}on {_terms_of(event)}{again}")
+            case CopyEnded():
+                reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
+                yield Line(f"{self._who(event.action, row)}: {reason}", "copy:", "yellow")
             case ActionRetried():
                 reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
                 yield Line(f"{self._who(event.action, row)}: {reason}", "again:", "yellow")

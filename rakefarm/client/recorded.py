@@ -21,8 +21,10 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
+    HostLoad,
     HostReady,
     Notice,
     QuoteReceived,
@@ -33,12 +35,14 @@ _Told = (
     BuildStarted
     | HostReady
     | HostLeftOut
+    | HostLoad
     | SetStarted
     | ActionQueued
     | QuoteReceived
     | ActionPlaced
     | ActionPhase
     | ActionRetried
+    | CopyEnded
     | ActionOutput
     | ActionFinished
     | Notice

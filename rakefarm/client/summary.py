@@ -70,7 +70,7 @@ class Summary:
     def nothing_ran_remotely(self) -> str:
         """That no action ran on the farm although hosts were named and there was something for them, and the first
         reason; or empty."""
-        begun = self.remote or any(placed.host != LOCAL for placed in self._placed.values())
+        begun = self.remote or any(_has_won(placed) for placed in self._placed.values())
         if self._embedded or not self._hosts_named or not self._remote_queued or begun:
             return ""
         hosts = "a host was" if self._hosts_named == 1 else f"{self._hosts_named} hosts were"
@@ -147,7 +147,7 @@ class Summary:
 
     def _action_placed(self, event: ActionPlaced) -> None:
         earlier = self._placed.get(event.action)
-        if earlier is not None and earlier.attempt == event.attempt and LOCAL not in (earlier.host, event.host):
+        if earlier is not None and earlier.attempt == event.attempt and _has_won(earlier) and _has_won(event):
             self.refused += 1
         self._placed[event.action] = event
 
@@ -167,7 +167,7 @@ class Summary:
         self._set_cpu_s += cpu_s
         # Of several threads the processor time is more than it can take; then it took as long as it ran.
         self._set_longest_s = max(self._set_longest_s, min(cpu_s, event.ran_s))
-        if event.host == LOCAL:
+        if event.host == LOCAL and not (placed is not None and _has_won(placed)):
             self.local += 1
             self.fell_back += remote
             return
@@ -182,3 +182,8 @@ class Summary:
 
     def _note_trouble(self, text: str) -> None:
         self._trouble = self._trouble or safe_text(text)
+
+
+def _has_won(placed: ActionPlaced) -> bool:
+    """Whether a host has won the action; this machine, too, may be one that does."""
+    return placed.host != LOCAL or placed.price is not None

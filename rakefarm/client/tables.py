@@ -7,6 +7,8 @@ from msgspec import Struct, field
 
 from rakefarm.client.view import is_dumb
 
+LEAST_WORDS = 10
+"""What a column of words has on a narrow terminal, unless all of it is shorter."""
 FIRST_COLUMN = frozenset({0})
 
 
@@ -46,10 +48,13 @@ def _draw_with_rich(sheets: Sequence[Sheet], stdout: TextIO) -> None:
 
     console = Console(file=stdout)
     for sheet in sheets:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for number, name in enumerate(sheet.heading):
             words = number in sheet.words
-            table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+            least = min(LEAST_WORDS, max(len(row[number]) for row in [sheet.heading, *sheet.rows])) if words else None
+            table.add_column(
+                name, justify="left" if words else "right", no_wrap=not words, overflow="fold", min_width=least
+            )
         for row in sheet.rows:
             table.add_row(*map(Text, row))  # Text: [::1]:6238 is no markup
         console.print(table)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 
 from rakefarm.client.board import safe_text
 from rakefarm.client.install import current_umask, link_unnamed
@@ -21,8 +22,9 @@ class WholeFile:
         self._beside: bytes | None = None
         try:
             self._path = os.path.realpath(os.fsencode(path))  # a link stays, and what it leads to is replaced
-            if os.path.exists(self._path) and not os.path.isfile(self._path):
-                raise ViewError(f"cannot write {self._name!r} for {option}: it is no file")
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.stat(self._path).st_mode):
+                    raise ViewError(f"cannot write {self._name!r} for {option}: it is no file")
             self._descriptor: int | None = self._open(os.path.dirname(self._path))
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             reason = error.strerror if isinstance(error, OSError) else error

@@ -152,6 +152,7 @@ def _record(stories: Stories, story: Story) -> dict[str, object]:
                 "attempt": placement.award.attempt,
                 "host": placement.host,
                 "price": placement.award.price,
+                "terms": dict(placement.award.terms),
                 "runner_up": placement.award.runner_up or None,
                 "runner_up_price": placement.award.runner_up_price,
                 "margin": placement.margin,
@@ -175,10 +176,11 @@ def _show(stories: Stories, run_id: str, story: Story, environ: Mapping[str, str
     stdout.writelines(f"{line}\n" for line in _ending(story))
     stdout.write("\n")
     if story.placements:
-        placed = Sheet(("placed", "attempt", "on", "price", "next best", "by", "promised", "took", "and then"))
-        placed.words = frozenset({2, 4, 8})
+        placed = Sheet(("placed", "on", "price", "promised", "took", "and then"), words=frozenset({1, 5}))
         placed.rows += [_placement_row(placement, _begin(stories)) for placement in story.placements]
         draw_tables([placed], environ, stdout)
+        reasons = [f"{text}\n" for text in map(_reason, story.placements) if text]
+        stdout.writelines([*reasons, "\n"] if reasons else [])
     quotes = _quotes(stories, story)
     if not quotes:
         why_none = "it does not run on the farm" if not story.remote else "no host was asked, or none answered"
@@ -215,7 +217,7 @@ def _ending(story: Story) -> Iterable[str]:
             error = (won.seconds - promised) / promised
             text += f" where {duration_text(promised)} were promised ({error:+.0%})"
     yield text
-    facts = [f"the command ran {duration_text(finished.ran_s)}", f"{duration_text(finished.cpu_s)} of CPU"]
+    facts = [f"the command ran {_seconds(finished.ran_s)}", f"{_seconds(finished.cpu_s)} of CPU"]
     facts += [f"{size_text(finished.peak_memory_bytes)} of memory"] * (finished.peak_memory_bytes > 0)
     facts += [f"{size_text(finished.bytes_sent)} sent"] * (finished.bytes_sent > 0)
     facts += [f"{size_text(finished.bytes_saved)} of inputs were there"] * (finished.bytes_saved > 0)
@@ -233,16 +235,10 @@ def _ending(story: Story) -> Iterable[str]:
 
 def _placement_row(placement: Placement, begin_s: float) -> tuple[str, ...]:
     award = placement.award
-    runner_up = "-"
-    if award.runner_up:
-        runner_up = f"{safe_text(award.runner_up)} at {price_text(award.runner_up_price)}"
     return (
         f"{award.time_s - begin_s:.2f} s",
-        str(award.attempt),
         safe_text(award.host),
         price_text(award.price),
-        runner_up,
-        price_text(placement.margin),
         _seconds(award.seconds),
         _seconds(placement.seconds),
         _what_came(placement),
@@ -263,9 +259,22 @@ def _quote_row(quote: QuoteReceived, lowest: float | None, begin_s: float) -> tu
     if quote.price is None:
         return when, host, "-", "-", "-", f"declines: {safe_text(quote.reason)}"
     assert lowest is not None, "it is a price itself"
-    terms = " + ".join(f"{safe_text(name)} {value:.3g}" for name, value in quote.terms.items())
     above = "lowest" if quote.price == lowest else price_text(quote.price - lowest)
-    return when, host, price_text(quote.price), _seconds(quote.seconds), above, terms
+    return when, host, price_text(quote.price), _seconds(quote.seconds), above, _sum(quote.terms)
+
+
+def _reason(placement: Placement) -> str:
+    """Of what its price was made, and how much more the next best host's was."""
+    award, margin = placement.award, placement.margin
+    texts = [_sum(award.terms)] if award.terms else []
+    if margin is not None:
+        side = f"{price_text(abs(margin))} {'less' if margin >= 0 else 'more'} than"
+        texts.append(f"{side} {safe_text(award.runner_up)} at {price_text(award.runner_up_price)}")
+    return f"{safe_text(award.host)} at {price_text(award.price)}: {', '.join(texts)}" if texts else ""
+
+
+def _sum(terms: Mapping[str, float]) -> str:
+    return " + ".join(f"{safe_text(name)} {value:.3g}" for name, value in terms.items())
 
 
 def _seconds(seconds: float | None) -> str:

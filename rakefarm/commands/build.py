@@ -4,10 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 from rakefarm import standard
 from rakefarm.commands.client_options import add_key_options, choose_hosts, client_settings
-from rakefarm.commands.complaint import complain, not_shown
+from rakefarm.commands.complaint import not_shown
 from rakefarm.commands.parser import Parser
 from rakefarm.config import FALLBACKS, ConfigError
 from rakefarm.exitcodes import ExitStatus
@@ -26,14 +27,18 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
     parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
-    parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's: name[:port][/slots],…")
+    parser.add_argument(
+        "--hosts",
+        metavar="LIST",
+        help="hosts to use instead of the Rakefile's: name[:port][/slots],…; local is this machine",
+    )
     add_key_options(parser)
     parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
     parser.add_argument(
         "--policy",
         metavar="NAME",
-        help="how hosts are chosen: plan (default), lowest, lowest-burst, random, cores, round-robin, first, cpu,"
-        " load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
+        help="how hosts are chosen: plan (default), plan-no-backups, lowest, lowest-burst, random, cores, round-robin,"
+        " first, cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
     view.add_arguments(parser)
@@ -54,7 +59,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.rakefile import read_rakefile
     from rakefarm.client.rakefile_model import RakefileError, locate
     from rakefarm.client.view import check_written, open_view
-    from rakefarm.embedded import EmbeddedFailed, embedded_farm
+    from rakefarm.embedded import embedded_server
 
     settings = client_settings(options, environ)
     make_policy = find_policy(settings.policy)
@@ -82,7 +87,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             from rakefarm.client.preview import preview
 
             out, err = Channel("standard output", sys.stdout), Channel("standard error", sys.stderr)
-            return preview(rakefile, hosts, settings, environ, lambda: embedded_farm(environ, settings.jobs), out, err)
+            return preview(rakefile, hosts, settings, environ, partial(embedded_server, environ), out, err)
         with (
             open_view(
                 options.progress,
@@ -104,10 +109,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 environ,
                 [ledger, view],
                 keep_going=options.keep_going,
-                embedded=lambda: embedded_farm(environ, settings.jobs),
+                embedded=partial(embedded_server, environ),
                 make_policy=make_policy,
             )
     except ViewError as error:
         return not_shown(error)
-    except EmbeddedFailed as error:
-        return complain("rakefarm", str(error), ExitStatus.FARM_FAILED)

@@ -8,6 +8,8 @@ from msgspec import structs
 from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
 from rakefarm.hosts import Host, parse_host_list, with_default_port
 
+MAX_JOBS = 4096
+
 
 def add_key_options(parser: argparse.ArgumentParser) -> None:
     """Who may be talked to, and with which key."""
@@ -23,9 +25,10 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
     changes: dict[str, object] = {}
     jobs = options.jobs or environ.get("RAKEFARM_JOBS")
     if jobs is not None:
-        if not (jobs.isascii() and jobs.isdecimal() and 0 < int(jobs) <= 4096):
-            raise ConfigError(f"-j {jobs}: not a whole number from 1 to 4096")
-        changes["jobs"] = int(jobs)
+        changes["jobs"] = _whole_number("-j", jobs)
+    local_slots = environ.get("RAKEFARM_LOCAL_SLOTS")
+    if local_slots is not None:
+        changes["local_slots"] = _whole_number("RAKEFARM_LOCAL_SLOTS", local_slots)
     fallback = options.fallback or environ.get("RAKEFARM_FALLBACK") or settings.fallback
     if fallback not in FALLBACKS:
         raise ConfigError(f"fallback {fallback!r}: choose one of {', '.join(FALLBACKS)}")
@@ -48,6 +51,12 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
         # The Rakefile's own hosts come before the file's.
         changes["hosts"] = ("", *settings.hosts)
     return structs.replace(settings, **changes)
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= MAX_JOBS):
+        raise ConfigError(f"{name} {text}: not a whole number from 1 to {MAX_JOBS}")
+    return int(text)
 
 
 def choose_hosts(settings: ClientSettings, named: tuple[Host, ...], port: int) -> tuple[Host, ...]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping
+from functools import partial
 
 from rakefarm.commands.client_options import add_key_options, choose_hosts, client_settings
 from rakefarm.commands.complaint import complain
@@ -30,6 +31,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.quote import quote
     from rakefarm.client.rakefile import DEFAULT_PORT, read_rakefile
     from rakefarm.client.rakefile_model import RakefileError
+    from rakefarm.embedded import embedded_server
 
     options.jobs = options.fallback = options.policy = options.seed = None
     settings = client_settings(options, environ)
@@ -46,5 +48,12 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not hosts:
         raise ConfigError("no host is named: use --hosts, RAKEFARM_HOSTS, a Rakefile or client.toml")
     return quote(
-        " ".join(options.words), options.requires, options.needs, hosts, settings, environ, as_json=options.json
+        " ".join(options.words),
+        options.requires,
+        options.needs,
+        hosts,
+        settings,
+        environ,
+        partial(embedded_server, environ),
+        as_json=options.json,
     )

@@ -15,4 +15,10 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     settings = settings_from(options, environ)
     logs.configure(settings.verbose)
-    return serve(settings, lambda: settings_from(options, environ), watch_stdin=options.until_eof)
+    return serve(
+        settings,
+        lambda: settings_from(options, environ),
+        watch_stdin=options.until_eof,
+        shared_slots=options.shared_slots or "",
+        job_servers=options.job_server,
+    )

@@ -24,7 +24,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from rakefarm.market.curve import OVERDUE_S, Curve, free_times, rate
+from rakefarm.market.curve import Curve, expected_s, free_times, rate
 from rakefarm.market.needs import Facilities, Refusal, cores_wanted, refuse_need
 
 GIB = 1 << 30
@@ -58,13 +58,22 @@ class Load(Struct, frozen=True):
 
 class Commitments(Struct, frozen=True):
     """What this server has promised: commands running, waiting for a slot, and places held by leases; when the running
-    ones are expected to end (seconds from now, ascending; below zero when overdue)."""
+    ones are expected to end (seconds from now, ascending; below zero when overdue). `elsewhere` are slots that can't be
+    had now because others hold them who share them with us; nobody tells until when."""
 
     slots: int
     running: int
     waiting: int
     leased: int
     ends_in_s: tuple[float, ...] = ()
+    elsewhere: int = 0
+
+    def all_ends(self, run_s: float) -> tuple[float, ...]:
+        """When each slot that is taken comes free; of those elsewhere we guess that they run what we run (`run_s`), and
+        are half through."""
+        if not self.elsewhere:
+            return self.ends_in_s
+        return tuple(sorted((*self.ends_in_s, *[run_s / 2] * self.elsewhere)))
 
     @property
     def total(self) -> int:
@@ -158,10 +167,10 @@ def curve_of(load: Load, commitments: Commitments, standing: Standing, run_s: fl
         busy=load.busy,
         busy_in_all=load.busy_in_all,
         running=commitments.running + commitments.leased,
-        waiting=commitments.waiting,
+        waiting=commitments.waiting + commitments.elsewhere,  # either way others come before us
         version=standing.version,
         valid_s=CURVE_VALID_S,
-        free_in_s=free_times(commitments.slots, commitments.ends_in_s, reserved, run_s),
+        free_in_s=free_times(commitments.slots, commitments.all_ends(run_s), reserved, run_s),
         load_average=load.load_average,
         memory_available_bytes=load.memory_available,
         sample_age_s=load.age_s,
@@ -196,11 +205,11 @@ def bid(
 def _wait(commitments: Commitments, own: int, run: float) -> float:
     """Seconds until a slot is free for one more: none while there is one, else the next release that nobody else
     waits for."""
-    ahead = own - commitments.slots
+    ahead = own + commitments.elsewhere - commitments.slots
     if ahead < 0:
         return 0.0
-    ends = commitments.ends_in_s or (run / 2,)
-    return max(ends[min(ahead, len(ends) - 1)], OVERDUE_S) + run * (ahead // commitments.slots)
+    ends = sorted([expected_s(end) for end in commitments.all_ends(run) or (run / 2,)])
+    return ends[min(ahead, len(ends) - 1)] + run * (ahead // commitments.slots)
 
 
 def finish_terms(now: Situation) -> dict[str, float]:

@@ -22,6 +22,7 @@ DEFAULT = "plan"
 
 POLICIES: Mapping[str, Callable[[View], Policy]] = {
     "plan": PlanPolicy,
+    "plan-no-backups": lambda view: PlanPolicy(view, backups=False),
     "lowest": lambda view: EachPolicy(view, lowest),
     "lowest-burst": lambda view: EachPolicy(view, lowest, burst=True),
     "random": lambda view: EachPolicy(view, at_random, burst=True),

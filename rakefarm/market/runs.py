@@ -61,6 +61,11 @@ class _ActionRetried(_Record, frozen=True, kw_only=True, tag="action_retried"):
     host: str
 
 
+class _CopyEnded(_Record, frozen=True, kw_only=True, tag="copy_ended"):
+    action: int
+    host: str
+
+
 class _ActionFinished(_Record, frozen=True, kw_only=True, tag="action_finished"):
     action: int
     host: str
@@ -78,6 +83,7 @@ _Known = (
     | _QuoteReceived
     | _ActionPlaced
     | _ActionRetried
+    | _CopyEnded
     | _ActionFinished
     | _BuildFinished
 )
@@ -143,7 +149,7 @@ class Run(Struct):
                 self.quotes.setdefault(record.action, {})[record.host] = Quote(seconds, _numbers(record.terms))
             case _ActionPlaced():
                 self._place(record)
-            case _ActionRetried():
+            case _ActionRetried() | _CopyEnded():
                 self._close(record.action, record.host, now)
             case _ActionFinished():
                 self._finish(record)

@@ -59,7 +59,7 @@ class Desk:
 
     def look(self) -> Sight:
         """How it stands now."""
-        return Sight(self._board.load(), self._board.commitments(), time.monotonic())
+        return Sight(self._board.load(), self._promised(), time.monotonic())
 
     def price(self, task: Task, leased: int = 0) -> Bid | Refusal:
         """What it costs now, or why it can't be had at all; so many of the slots that are leased are for this very
@@ -90,6 +90,11 @@ class Desk:
     def share(self, job: Job, seen: Sight) -> float:
         """What share of a core it gets beside the commands that run."""
         return rate(1.0, seen.load.cores, seen.load.busy, seen.promised.running + cores_wanted(job.needs))
+
+    def _promised(self) -> Commitments:
+        promised = self._board.commitments()
+        elsewhere = self._work.grants.elsewhere(promised.running + promised.leased)
+        return structs.replace(promised, elsewhere=elsewhere) if elsewhere else promised
 
     def _standing(self) -> Standing:
         return Standing(

@@ -97,7 +97,7 @@ def warn(entrance: Entrance) -> None:
 def _addresses(name: str) -> list[str]:
     """The numbers that a name stands for; the name itself when there are none, which `open_socket` will tell."""
     try:
-        found = socket.getaddrinfo(name or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(name or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         return ["127.0.0.1"]
     return [str(each[4][0]) for each in found[:1]]

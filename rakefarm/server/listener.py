@@ -12,13 +12,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import UNIX
+from rakefarm.jobserver import NoJobServer, Tokens, open_auth
 from rakefarm.logs import logger
 from rakefarm.market.bids import DEFAULT
 from rakefarm.market.needs import parse_licenses
@@ -42,9 +43,20 @@ BOOT_S = 30.0
 class Listener:
     """One server's first process."""
 
-    def __init__(self, settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        reload: Callable[[], ServerSettings],
+        watch_stdin: bool,
+        shared_slots: str,
+        job_servers: Sequence[str],
+    ) -> None:
         self._reload = reload
         self._watch_stdin = watch_stdin
+        try:
+            tokens = Tokens([open_auth(auth) for auth in job_servers])
+        except NoJobServer as error:
+            raise StartError(f"--job-server: {error}") from error
         try:
             self._entrance = prepare(settings, os.environ)
             audit.check(settings.audit_log)
@@ -68,7 +80,13 @@ class Listener:
             settings.proof_s,
             settings.penalty_s,
         )
-        self._grants = Grants(self._directory.path, settings.slots, parse_licenses(settings.licenses))
+        licenses = parse_licenses(settings.licenses)
+        try:
+            self._grants = Grants(self._directory.path, settings.slots, licenses, shared_slots, tokens)
+        except OSError as error:
+            self._close_socket()
+            self._directory.remove()
+            raise StartError(f"--shared-slots {shared_slots}: {error.strerror}") from error
         speed = settings.emulate.speed or load_speed(settings.cache_directory)
         self._scoreboard = Scoreboard(2 * settings.workers, settings.slots, speed)  # the pool says why twice
         self._isolation = probe_isolation()
@@ -110,6 +128,7 @@ class Listener:
         finally:
             self._close_socket()
             self._pool.end()
+            self._grants.tokens.recover()
             if not self._settings.emulate.cores:
                 save_speed(self._settings.cache_directory, self._scoreboard.speed)
             self._directory.remove()
@@ -257,14 +276,21 @@ def save_speed(directory: str, speed: float) -> None:
         os.replace(beside, os.path.join(directory, "speed"))
 
 
-def serve(settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool = False) -> int:
+def serve(
+    settings: ServerSettings,
+    reload: Callable[[], ServerSettings],
+    watch_stdin: bool = False,
+    shared_slots: str = "",
+    job_servers: Sequence[str] = (),
+) -> int:
     """Run a server until it is told to stop; answers its exit status.
 
     `settings` have slots, workers and cache_directory filled in. With `watch_stdin` the end of standard input ends
-    the server, so that one started by a client never outlives it.
+    the server, so that one started by a client never outlives it. `shared_slots` is the fifo of slots that others have,
+    too; a command runs only with a token of one of the `job_servers` (as in MAKEFLAGS), if there are any.
     """
     try:
-        return int(Listener(settings, reload, watch_stdin).run())
+        return int(Listener(settings, reload, watch_stdin, shared_slots, job_servers).run())
     except StartError as error:
         with contextlib.suppress(OSError):
             print(f"rakeserver: {error}", file=sys.stderr, flush=True)

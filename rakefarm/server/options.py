@@ -42,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
+    parser.add_argument("--shared-slots", metavar="FILE", help="take slots from this fifo, which others share")
+    parser.add_argument(
+        "--job-server",
+        metavar="AUTH",
+        action="append",
+        default=[],
+        help="run a command only with a token of a make's job server, R,W or fifo:PATH; may be repeated",
+    )
 
 
 def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> ServerSettings:
@@ -56,8 +64,9 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         raise ConfigError(f"unexpected argument {place[2]!r}: give PORT, or HOST PORT")
     if len(place) == 2:
         changes["address"] = place[0]
-    if (address := options.address or environ.get("RAKEFARM_ADDRESS")) is not None:
-        changes["address"] = address
+    address = options.address if options.address is not None else environ.get("RAKEFARM_ADDRESS")
+    if address is not None:
+        changes["address"] = address  # an empty one is every address
     port = options.port or (place[-1] if place else environ.get("RAKEFARM_PORT"))
     if port is not None:
         changes["port"] = _number("port", port, 0, 65535)

@@ -169,6 +169,7 @@ class Pool:
             os.kill(member.pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(member.pid, 0)[1])
         self._scoreboard.clear_worker(member.number)
+        self._grants.tokens.recover(member.number)
         remove_tree(self._directory.worker_directory(member.number))
         self._grants.slots.wake_waiters()
         if member.replaced or (member.retiring and self._scoreboard.draining):

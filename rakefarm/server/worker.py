@@ -69,7 +69,7 @@ def run_worker(
         _raise_open_files()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
-        worker_grants = grants.open()
+        worker_grants = grants.open(number)
         audit = AuditLog(settings.audit_log)
         # Only now: the process that starts executors must not have the keys in its memory.
         admission = Admission(way_in.entrance)
@@ -94,6 +94,7 @@ def run_worker(
         crew.serve(channel)
     finally:
         executors.end_all()
+        worker_grants.give_tokens_back()
         sandbox.remove()
     return 0
 

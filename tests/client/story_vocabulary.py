@@ -47,7 +47,7 @@ def story_of_a_build() -> Iterable[tuple[float, Event]]:
             rakefile="Rakefile", actions=4, sets=2, hosts=(LAB1, LAB2), policy="plan", cores=2, software="rakefarm 0"
         ),
     )
-    yield 0.1, HostReady(host=LAB1, slots=2, server_version="0.1.0", isolation="process")
+    yield 0.1, HostReady(host=LAB1, slots=2, server_version="0.1.0", isolation="process", authentication="none")
     yield 0.1, HostReady(host=LAB2, slots=1, server_version="0.1.0", isolation="process")
     yield 0.2, SetStarted(index=0, set_name="compile", actions=3)
     for action, command in ((1, "cc -c a.c"), (2, "cc -c b.c"), (3, HOSTILE)):

@@ -18,6 +18,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     HostLeftOut,
     HostReady,
     Notice,
@@ -106,6 +107,21 @@ def test_verbose_adds_a_line_per_placed_action_and_more_adds_quotes():
         f"{who}: lab1:6238 declined: memory",
         f"{who}: lab2:6238 asks 2.50",
         *once,
+    ]
+
+
+def test_verbose_tells_of_copies():
+    events = (
+        QUEUED,
+        ActionPlaced(action=3, host="lab1:6238", price=2.5),
+        ActionPlaced(action=3, host="lab2:6238", price=1.5, attempt=2, backup=True),
+        CopyEnded(action=3, host="lab1:6238", reason="superseded"),
+    )
+    who = "set 'build', line 12: cc -c x.c"
+    assert lines(*events) == []
+    assert lines(*events, verbose=1)[1:] == [
+        f"{who}: a copy on lab2:6238 at 1.50",
+        f"copy: {who}: lab1:6238: superseded",
     ]
 
 

@@ -15,7 +15,7 @@ OWN = "class Own:\n    def __init__(self, view):\n        self.view = view\n    
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("place", ["docs/policies.md", "configs/client.toml", "rakefarm/cli.py"])
+@pytest.mark.parametrize("place", ["docs/policies.md", "configs/client.toml", "rakefarm/commands/build.py"])
 def test_every_name_is_told(place: str) -> None:
     text = (ROOT / place).read_text(encoding="utf-8")
     assert all(re.search(rf"[` \"]{name}[`, ]", text) for name in POLICIES)

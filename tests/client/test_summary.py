@@ -138,3 +138,13 @@ def test_nothing_ran_remotely_and_the_first_reason(events, reason):
 )
 def test_it_says_so_only_when_it_is_true(events):
     assert summary_of(*events).nothing_ran_remotely == ""
+
+
+def test_what_this_machine_has_won_is_no_local_action():
+    summary = summary_of(
+        *[started(("local",)), queued(1), queued(2, remote=False)],
+        *[placed(1, "local"), ActionPlaced(action=2, host="local", price=None)],
+        *[finished(1, "local"), finished(2, "local")],
+    )
+    assert (summary.remote, summary.local, summary.fell_back) == (1, 1, 0)
+    assert summary.nothing_ran_remotely == ""

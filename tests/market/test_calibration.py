@@ -194,7 +194,7 @@ def test_embedded_farms_are_one_host() -> None:
     one.run(1, "a", 0.0, 1.0, 1.0)
     other.run(1, "b", 0.0, 1.0, 1.0)
     runs, _ = read_runs(merged(one, other))
-    assert {host: found.actions for host, found in calibrate(runs).hosts.items()} == {"embedded": 2}
+    assert {host: found.actions for host, found in calibrate(runs).hosts.items()} == {"local": 2}
 
 
 def test_one_run_alone() -> None:

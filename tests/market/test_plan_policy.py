@@ -20,7 +20,8 @@ from market_vocabulary import (
 from msgspec import structs
 
 from rakefarm.market.curve import Curve
-from rakefarm.market.plan import FIRST_PAUSE_S, LONGEST_PAUSE_S, PlanPolicy
+from rakefarm.market.known_host import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from rakefarm.market.plan import PATIENCE_S, PlanPolicy
 from rakefarm.market.policy import (
     Award,
     Declined,
@@ -87,6 +88,21 @@ def test_a_slot_that_is_held_is_awarded_the_longest(plan: PlanPolicy) -> None:
     assert isinstance(award, Award)
     assert (award.job.number, award.host, award.start_now) == (1, "a", True)
     assert award.seconds == pytest.approx(3.0) and award.price == pytest.approx(6.0)
+
+
+def test_an_award_tells_who_would_have_been_next_and_at_what_price(plan: PlanPolicy) -> None:
+    jobs = make_jobs(2.0)
+    plan.handle(SetStarted(jobs, facts("a", "b", "c")))
+    for host, factor, there in (("a", 1.0, FREE), ("b", 1.5, curve(0.5)), ("c", 4.0, FREE)):
+        plan.handle(Quoted(jobs[0], host, 2.0 * factor, 2.0, there))
+    (award,) = [effect for effect in plan.handle(slot_free("a", FREE)) if isinstance(effect, Award)]
+    assert (award.host, award.price, award.runner_up) == ("a", pytest.approx(2.0), "b")
+    assert award.runner_up_price == pytest.approx(3.5)  # half a second until it is free, then 2 s half as dear again
+    alone = PlanPolicy(HandView())
+    alone.handle(SetStarted(jobs, facts("a")))
+    alone.handle(Quoted(jobs[0], "a", 2.0, 2.0, FREE))
+    (award,) = [effect for effect in alone.handle(slot_free("a", FREE)) if isinstance(effect, Award)]
+    assert (award.runner_up, award.runner_up_price) == ("", None)
 
 
 def test_a_result_with_a_free_slot_brings_the_next_award(plan: PlanPolicy) -> None:
@@ -161,7 +177,8 @@ def test_a_licence_in_use_is_nothing_to_other_jobs(plan: PlanPolicy, view: HandV
     assert waits_of(effects) == ["a"], "for the others, at once"
     assert awards_of(plan.handle(slot_free("a", structs.replace(free, version=3)))) == [(0, "a")]
     view.time_s += FIRST_PAUSE_S
-    assert of_kind(plan.handle(Woken()), WakeAt) == []
+    looks = [effect.time_s for effect in plan.handle(Woken()) if isinstance(effect, WakeAt)]
+    assert looks == [pytest.approx(view.time_s + PATIENCE_S)], "and no pause"
 
 
 def test_a_slot_that_our_own_place_in_the_queue_takes_is_not_awarded(plan: PlanPolicy) -> None:
