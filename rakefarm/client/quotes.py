@@ -3,7 +3,7 @@ is awarded."""
 
 import time
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
@@ -12,24 +12,17 @@ from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer, Task
 
-MOST_TRIES = 20
-"""A host that so many links were lost to over one question is left out."""
-
 
 class Question(Struct, frozen=True):
-    """What a host was asked over a link, or whether it is waited at, until when it may answer (monotonic seconds), and
-    over how many links it has been asked this."""
+    """What a host was asked over a link, or whether it is waited at, and until when it may answer (monotonic
+    seconds)."""
 
     member: Member
     link: Link
     job: RemoteJob
     waits: bool
     deadline: float
-    tries: int = 1
-
-    def prolonged(self, deadline: float) -> "Question":
-        """The same, for longer."""
-        return structs.replace(self, deadline=deadline)
+    tries: int
 
 
 class Answer(Struct, frozen=True):

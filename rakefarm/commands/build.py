@@ -26,7 +26,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
     parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
     parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs and how it ends")
     parser.add_argument(
         "--hosts",
         metavar="LIST",

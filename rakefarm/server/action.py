@@ -116,6 +116,7 @@ class Action:
         try:
             self._supply(staging)
             staging.place_later(self._beat)
+            staging.make_ways(self._request.produces)
             started, ended, files = self._run_command(directory)
         except (StagingFailed, ExecutorLost) as failure:
             reason = failure.reason if isinstance(failure, StagingFailed) else "executor"
