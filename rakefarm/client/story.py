@@ -34,10 +34,6 @@ REFUSED, LOST, DROPPED = "refused", "lost", "dropped"
 """Ends of a placement that are not the action's: the host was full, lost it, or another host was first."""
 
 
-SUPERSEDED = "superseded"
-"""The reason of a copy that was stopped since another was first."""
-
-
 class Placement(Struct):
     """One award of an action. Times are the build's monotonic seconds; `end` is the action's outcome, one of the ends
     above, or empty while there is none; `phases` are when each began, and its name."""

@@ -75,25 +75,6 @@ def test_counts_and_bytes():
     ]
 
 
-def copied(winner, loser):
-    backup = ActionPlaced(action=1, host="lab2:6238", price=1.0, attempt=2, seconds=5.0, time_s=10.0, backup=True)
-    return [
-        started(cores=0),
-        queued(1),
-        placed(1),
-        backup,
-        CopyEnded(action=1, host=loser, reason="superseded"),
-        finished(1, winner, time_s=20.0),
-    ]
-
-
-def test_an_action_with_a_copy_counts_once():
-    for winner, loser, off in (("lab1:6238", "lab2:6238", "90%"), ("lab2:6238", "lab1:6238", "50%")):
-        told = lines(*copied(winner, loser))
-        assert told[0] == "1 remote, 0 local, 1 copied to another host"
-        assert told[-1].startswith(f"times promised were {off} off (median of 1)"), "by the winner"
-
-
 def test_promises_are_held_against_what_came_of_them():
     events = [started(cores=0), *[queued(action) for action in range(3)]]
     for action, took in enumerate((1.0, 4.0, 2.0)):
