@@ -12,6 +12,8 @@ from functools import lru_cache
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_./+,:@%=-]+(?: +[A-Za-z0-9_./+,:@%=-]+)*")
 
+REMEMBERED_BYTES = 1024
+"""Commands up to this length are remembered; builds repeat them."""
 NAME_BYTES = 4096  # PATH_MAX; longer ones would only fill the memory of what was found
 _SHELL_WORDS = frozenset(
     b"alias bg bind break builtin caller cd chdir command compgen complete continue coproc declare dirs disown do done"
@@ -24,16 +26,25 @@ _SHELL_WORDS = frozenset(
 
 def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[bytes, list[bytes]] | None:
     """The program's path and the words of a command that needs no shell, or None."""
-    if not _PLAIN.fullmatch(command):
+    words = _words(command) if len(command) <= REMEMBERED_BYTES else _split(command)
+    if words is None:
         return None
-    words = command.split()
     name = words[0]
-    if b"=" in name or name in _SHELL_WORDS or len(name) > NAME_BYTES:
-        return None
     if b"/" in name:
         return name, words
     path = _find(name, environment.get(b"PATH", b""))
     return None if path is None else (path, words)
+
+
+def _split(command: bytes) -> list[bytes] | None:
+    if not _PLAIN.fullmatch(command):
+        return None
+    words = command.split()
+    name = words[0]
+    return None if b"=" in name or name in _SHELL_WORDS or len(name) > NAME_BYTES else words
+
+
+_words = lru_cache(maxsize=256)(_split)
 
 
 @lru_cache(maxsize=512)

@@ -5,12 +5,17 @@ import os
 import select
 import signal
 import socket
+import struct
 import threading
 
 from msgspec import Struct
 
 from rakefarm.server.executor import run_nursery
-from rakefarm.server.job import Ended, Job, RecordError, receive_ended, send_job
+from rakefarm.server.job import Ended, Job, NotYet, RecordError, receive_ended, send_job
+
+SOON_S = 0.02
+"""Nobody looks after the client while a command has not run for longer than this."""
+_TIMEVAL = struct.Struct("ll")
 
 
 class ExecutorLost(Exception):
@@ -19,11 +24,12 @@ class ExecutorLost(Exception):
 
 class Executor(Struct, frozen=True):
     """A process that runs one command at a time. `pid` is its process id as the worker sees it, `pidfd` stands for it
-    also when it is dead and its number is somebody else's."""
+    also when it is dead and its number is somebody else's, and `end` polls it."""
 
     socket: socket.socket
     pid: int
     pidfd: int
+    end: select.poll
 
     def start(self, job: Job) -> None:
         """Have it run `job`. Raises ExecutorLost."""
@@ -34,8 +40,17 @@ class Executor(Struct, frozen=True):
 
     def finish(self) -> tuple[Ended, list[int]]:
         """Wait for the end: how it went, and open files of the outputs too long to be in it. Raises ExecutorLost."""
+        while (answer := self.finish_soon()) is None:
+            pass
+        return answer
+
+    def finish_soon(self) -> tuple[Ended, list[int]] | None:
+        """As `finish`, for a command that ends within SOON_S; None when it does not. One system call, where to watch
+        for anything else meanwhile takes two."""
         try:
             answer = receive_ended(self.socket)
+        except NotYet:
+            return None
         except OSError as error:
             raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
         except RecordError as error:
@@ -54,9 +69,15 @@ class Executor(Struct, frozen=True):
     @property
     def alive(self) -> bool:
         """Of an idle one: whether its process is there."""
-        poller = select.poll()  # not select(2): a busy worker has descriptors beyond its 1024
-        poller.register(self.pidfd, select.POLLIN)
-        return not poller.poll(0)
+        return not self.end.poll(0)
+
+
+def _take_over(sock: socket.socket, pid: int) -> Executor:
+    pidfd = os.pidfd_open(pid)
+    end = select.poll()  # not select(2): a busy worker has descriptors beyond its 1024
+    end.register(pidfd, select.POLLIN)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(SOON_S * 1e6)))
+    return Executor(sock, pid, pidfd, end)
 
 
 class Executors:
@@ -100,7 +121,7 @@ class Executors:
                 ours.close()
                 raise ExecutorLost(f"no executor can be started: {answer.lstrip('! ') or 'the nursery is gone'}")
             try:
-                executor = Executor(ours, int(answer), os.pidfd_open(int(answer)))
+                executor = _take_over(ours, int(answer))
             except OSError as error:
                 ours.close()
                 raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
