@@ -12,6 +12,8 @@ from functools import lru_cache
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_./+,:@%=-]+(?: +[A-Za-z0-9_./+,:@%=-]+)*")
 
+REMEMBERED_BYTES = 1024
+"""Commands up to this length are remembered; builds repeat them."""
 NAME_BYTES = 4096  # PATH_MAX; longer ones would only fill the memory of what was found
 _SHELL_WORDS = frozenset(
     b"alias bg bind break builtin caller cd chdir command compgen complete continue coproc declare dirs disown do done"
@@ -24,10 +26,8 @@ _SHELL_WORDS = frozenset(
 
 def plain_words(command: bytes) -> list[bytes] | None:
     """The words of a command that means to a shell just these words, or None."""
-    if not _PLAIN.fullmatch(command):
-        return None
-    words = command.split()
-    return None if b"=" in words[0] or words[0] in _SHELL_WORDS or len(words[0]) > NAME_BYTES else words
+    words = _words(command) if len(command) <= REMEMBERED_BYTES else _split(command)
+    return None if words is None else [*words]
 
 
 def is_program(entry: tuple[str, str]) -> bool:
@@ -39,7 +39,7 @@ def is_program(entry: tuple[str, str]) -> bool:
 
 def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[bytes, list[bytes]] | None:
     """The program's path and the words of a command that needs no shell, or None."""
-    words = plain_words(command)
+    words = _words(command) if len(command) <= REMEMBERED_BYTES else _split(command)
     if words is None:
         return None
     name = words[0]
@@ -47,6 +47,17 @@ def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[byt
         return name, words
     path = _find(name, environment.get(b"PATH", b""))
     return None if path is None else (path, words)
+
+
+def _split(command: bytes) -> list[bytes] | None:
+    if not _PLAIN.fullmatch(command):
+        return None
+    words = command.split()
+    name = words[0]
+    return None if b"=" in name or name in _SHELL_WORDS or len(name) > NAME_BYTES else words
+
+
+_words = lru_cache(maxsize=256)(_split)
 
 
 @lru_cache(maxsize=512)

@@ -68,6 +68,12 @@ class Narrator:
         self._told |= {HostReady, ActionPlaced, CopyEnded} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
+    def tells_of(self, event: Event) -> bool:
+        """Whether there may be anything to say about the event."""
+        if type(event) is ActionFinished and event.outcome == "succeeded":
+            return self._verbose > 0
+        return type(event) in self._told
+
     def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
         """What to say about the event; `row` is what the board's `apply` returned for it."""
         return self._lines(event, row) if type(event) in self._told else ()

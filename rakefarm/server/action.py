@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rakefarm.logs import logger
+from rakefarm.market.curve import Curve
 from rakefarm.server.delivery import conclude, keep_outputs, write_answer
-from rakefarm.server.desk import Desk, licenses_of
+from rakefarm.server.desk import Desk, Sight, job_of, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
 from rakefarm.server.grants import Grant, Lease
 from rakefarm.server.job import Ended, Job
@@ -16,7 +17,7 @@ from rakefarm.server.limits import Watch, check_outputs, end_of, refuse_inputs, 
 from rakefarm.server.programs import choose_program
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
-from rakefarm.server.turn import check_client, take_now, wait_for_grant
+from rakefarm.server.turn import check_client, try_take, wait_for_grant
 from rakefarm.server.workplace import Workplace
 from rakefarm.snapshot import Made, current_tick, find_declared, find_new
 from rakefarm.transport import Transport
@@ -38,7 +39,8 @@ BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
 SUPPLY_S = 60.0
 """A client that sends nothing for this long while it is its turn to send files is gone."""
-PASSED_VARIABLES = (b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH")
+FRESH_S = 0.02
+"""A look at the scoreboard this long ago still serves."""
 
 
 class Talk(Protocol):
@@ -68,6 +70,7 @@ class Action:
 
     def __init__(self, request: Execute, conversation: Talk) -> None:
         self._request = request
+        self._job = job_of(request.task)
         self._talk = conversation
         self._transport = conversation.transport
         self._work = conversation.workplace
@@ -85,7 +88,9 @@ class Action:
 
     def run(self) -> None:
         """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
-        check_manifest(self._request.manifest, self._request.produces)
+        request = self._request
+        if request.manifest or request.produces:
+            check_manifest(request.manifest, request.produces)
         try:
             declined = self._refuse() or self._commit()
             if declined is not None:
@@ -164,24 +169,24 @@ class Action:
         """Take the slot that was leased, or one that is free when the command must start now. Why it can't be taken
         at all, or None: it has its place, or waits for one once its inputs are there."""
         request, desk = self._request, self._talk.desk
-        licenses = licenses_of(request.task)
+        licenses, seen = licenses_of(request.task), self._talk.desk.look()
         lease = self._talk.take_lease(request.lease) if request.lease else None
         if lease is not None and sorted(licenses) != sorted(name for name, _ in lease.grant.licenses):
             self._talk.give_back(lease)  # it holds licences for another action
             lease = None
         promised = lease is not None and lease.covers(request.task) and not self._work.board.scoreboard.draining
-        refusal = None if promised else desk.refusal(request.task)
+        refusal = None if promised else desk.refusal(self._job, seen)
         if refusal is not None:
             if lease is not None:
                 self._talk.give_back(lease)
             return Decline(refusal.reason, refusal.text)
         if lease is not None:
-            self._begin(lease.grant, leased=True)
+            self._begin(lease.grant, seen, leased=True)
         elif request.start:
-            grant = take_now(self._work, licenses, self._talk.user)
+            grant = None if seen.promised.waiting else try_take(self._work, licenses, self._talk.user)
             if grant is None:
                 return self._full(licenses)
-            self._begin(grant, leased=False)
+            self._begin(grant, seen, leased=False)
         return None
 
     def _refuse(self) -> Decline | None:
@@ -200,15 +205,16 @@ class Action:
 
     def _full(self, licenses: Sequence[str]) -> Decline:
         """It can't start now; the curve tells when it could."""
-        curves = (self._talk.desk.curve(self._request.task),)
+        desk = self._talk.desk
+        curves = (desk.curve(self._job, desk.look()),)
         lacking = self._work.grants.lacking(licenses)
         if lacking:
             return Decline("license_in_use", f"other actions hold every license={lacking} of this server", curves)
         return Decline("full", "no slot is free, or others wait for it", curves)
 
-    def _begin(self, grant: Grant, leased: bool) -> None:
+    def _begin(self, grant: Grant, seen: Sight, leased: bool) -> None:
         self._grant = grant
-        run_s, self._share = self._talk.desk.expect(self._request.task)
+        run_s, self._share = self._talk.desk.expect(self._job, seen)
         self._work.board.begin(grant.slot, run_s, leased)
 
     def _release(self) -> None:
@@ -250,7 +256,8 @@ class Action:
         task, desk = self._request.task, self._talk.desk
         if self._grant is None:
             licenses, user = licenses_of(task), self._talk.user
-            self._begin(wait_for_grant(self._work, self._transport, licenses, user, self._beat), leased=True)
+            grant = wait_for_grant(self._work, self._transport, licenses, user, self._beat)
+            self._begin(grant, desk.look(), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
         executor = self._executor
@@ -258,48 +265,42 @@ class Action:
         directory.hand_over()
         started = current_tick()
         self._at_work = True
-        executor.start(self._job(executor))
-        self._watch(executor, directory)
-        ended, files = executor.finish()
+        executor.start(self._make_job(executor))
+        ended, files = executor.finish_soon() or self._watch(executor, directory)
         if ended.outcome != "stopped":
             self._at_work, self._exceeded = bool(self._exceeded), ""  # our word came too late, and waits to be read
         else:
             self._at_work = False
         directory.take_back()
-        share = (self._share + desk.share(task)) / 2
+        self._release()
+        self._seen = desk.look()
+        share = (self._share + desk.share(self._job, self._seen)) / 2
         board = self._work.board.scoreboard
         self._work_s = ended.elapsed_s * board.speed * share
-        if ended.outcome == "exited" and not ended.status and task.work_s > 0.0:
+        if task.work_s > 0.0 and ended.outcome == "exited" and not ended.status:
             board.learn(task.work_s, ended.elapsed_s, share)
-        self._release()
         return started, ended, files
 
-    def _job(self, executor: Executor) -> Job:
-        settings, limits = self._work.settings, self._work.limits
-        allowed = {*PASSED_VARIABLES, *(os.fsencode(name) for name in settings.environment)}
-        variables = {
-            variable.name: variable.value
-            for variable in self._request.environment
-            if variable.name in allowed or variable.name.startswith(b"LC_")
-        }
-        variables[b"PATH"] = os.fsencode(settings.path)
-        variables[b"PWD"] = executor.inside + b"/box"  # a shell sets it, and compilers record it
-        variables[b"HOME"] = variables[b"TMPDIR"] = executor.inside + b"/tmp"
-        if settings.shared:
-            variables[b"RAKEFARM_SHARED"] = os.fsencode(":".join(settings.shared))
-        times = [seconds for seconds in (self._request.timeout_s, limits.time_s) if seconds]
+    def _make_job(self, executor: Executor) -> Job:
+        request, work, limits = self._request, self._work, self._work.limits
+        times = [seconds for seconds in (request.timeout_s, limits.time_s) if seconds]
         return Job(
             command=self._command,
             directory=executor.inside + b"/box",
-            environment=variables,
+            environment={
+                **work.environment(request.environment),
+                b"PWD": executor.inside + b"/box",  # a shell sets it, and compilers record it
+                b"HOME": executor.inside + b"/tmp",
+                b"TMPDIR": executor.inside + b"/tmp",
+            },
             timeout_s=min(times, default=0.0),
             stdout_most=limits.stdout_size,
             stderr_most=limits.stderr_size,
         )
 
-    def _watch(self, executor: Executor, directory: ActionDirectory) -> None:
-        """Until the executor has an answer: report progress, stop the command when the client is gone, or when it takes
-        too much."""
+    def _watch(self, executor: Executor, directory: ActionDirectory) -> tuple[Ended, list[int]]:
+        """Until the executor has its answer: report progress, stop the command when the client is gone, or when it
+        takes too much."""
         poller = select.poll()
         poller.register(executor.socket, select.POLLIN)
         poller.register(self._transport.socket, select.POLLIN | select.POLLRDHUP)
@@ -309,7 +310,7 @@ class Action:
             until = min(self._beat_at, watch.due) if not self._exceeded else self._beat_at
             ready = poller.poll(max(0.0, until - time.monotonic()) * 1000)
             if any(descriptor == executor.socket.fileno() for descriptor, _ in ready):
-                return
+                return executor.finish()
             check_client(self._transport, ready)
             now = time.monotonic()
             if now >= self._beat_at:
@@ -347,11 +348,17 @@ class Action:
             directory.expect(file.path)
         write_answer(self._transport, result, ended, files, end.made)
         draining = self._work.board.scoreboard.draining  # nobody should plan with us any more
-        self._transport.send(Delivered(() if draining else (self._talk.desk.curve(self._request.task),)))
+        self._transport.send(Delivered(() if draining else (self._curve(),)))
         logger.debug(
             "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, end.outcome, end.status, ended.elapsed_s
         )
         keep_outputs(self._work.store, end.made)
+
+    def _curve(self) -> Curve:
+        desk, seen = self._talk.desk, self._seen
+        if time.monotonic() - seen.at > FRESH_S:
+            seen = desk.look()
+        return desk.curve(self._job, seen)
 
     def _collect(self, directory: ActionDirectory, staging: Staging, started: int) -> list[Made]:
         limits, uid = self._work.limits, self._work.executors.confinement.uid

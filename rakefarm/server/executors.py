@@ -10,17 +10,21 @@ import os
 import select
 import signal
 import socket
+import struct
 import threading
 
 from msgspec import Struct
 
 from rakefarm.server.executor import run_nursery
 from rakefarm.server.isolation.confinement import Confinement
-from rakefarm.server.job import Ended, Job, RecordError, receive_ended, receive_ready, send_job, send_stop
+from rakefarm.server.job import Ended, Job, NotYet, RecordError, receive_ended, receive_ready, send_job, send_stop
 from rakefarm.server.sandbox import remove_tree
 
 END_S = 5.0
 """How long a killed executor may take to be gone, with all that it ran."""
+SOON_S = 0.02
+"""Nobody looks after the client while a command has not run for longer than this."""
+_TIMEVAL = struct.Struct("ll")
 
 
 class ExecutorLost(Exception):
@@ -30,7 +34,8 @@ class ExecutorLost(Exception):
 class Executor(Struct, frozen=True):
     """A process that runs one command at a time. `pid` is its process id as the worker sees it, `pidfd` stands for it
     also when it is dead and its number is somebody else's. `home` is its directory, `inside` where its commands find
-    that, `home_descriptor` is open when `home` can be reached through nothing else, `place` is what it was made for."""
+    that, `home_descriptor` is open when `home` can be reached through nothing else, `place` is what it was made
+    for, and `end` polls for its end."""
 
     socket: socket.socket
     pid: int
@@ -39,6 +44,7 @@ class Executor(Struct, frozen=True):
     home: bytes
     inside: bytes
     home_descriptor: int | None
+    end: select.poll
 
     def start(self, job: Job) -> None:
         """Have it run `job`. Raises ExecutorLost."""
@@ -49,8 +55,17 @@ class Executor(Struct, frozen=True):
 
     def finish(self) -> tuple[Ended, list[int]]:
         """Wait for the end: how it went, and open files of the outputs too long to be in it. Raises ExecutorLost."""
+        while (answer := self.finish_soon()) is None:
+            pass
+        return answer
+
+    def finish_soon(self) -> tuple[Ended, list[int]] | None:
+        """As `finish`, for a command that ends within SOON_S; None when it does not. One system call, where to watch
+        for anything else meanwhile takes two."""
         try:
             answer = receive_ended(self.socket)
+        except NotYet:
+            return None
         except OSError as error:
             raise ExecutorLost(f"the executor is gone: {error.strerror}") from error
         except RecordError as error:
@@ -83,9 +98,13 @@ class Executor(Struct, frozen=True):
         return not self._ended(0.0)
 
     def _ended(self, seconds: float) -> bool:
-        poller = select.poll()  # not select(2): a busy worker has descriptors beyond its 1024
-        poller.register(self.pidfd, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
+        return bool(self.end.poll(seconds * 1000))
+
+
+def _poll_end(pidfd: int) -> select.poll:
+    end = select.poll()  # not select(2): a busy worker has descriptors beyond its 1024
+    end.register(pidfd, select.POLLIN)
+    return end
 
 
 class Executors:
@@ -141,7 +160,9 @@ class Executors:
             pid = int(answer)
             inside, home = receive_ready(ours)
             through = os.fsencode(place) if home is None else b"/proc/self/fd/%d" % home
-            return Executor(ours, pid, os.pidfd_open(pid), place, through, inside, home)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(SOON_S * 1e6)))
+            pidfd = os.pidfd_open(pid)
+            return Executor(ours, pid, pidfd, place, through, inside, home, _poll_end(pidfd))
         except (OSError, RecordError, ExecutorLost) as error:
             ours.close()
             theirs.close()

@@ -5,6 +5,8 @@ library's own form serves, which it reads and writes ten times as fast as we do 
 record travels as an open file beside it.
 """
 
+import array
+import contextlib
 import os
 import socket
 import struct
@@ -13,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 _SIZE = struct.Struct(">Q")
+_DESCRIPTOR_BYTES = array.array("i").itemsize
 RECORD_BYTES = 8192
 """Most records are read at once; what is longer takes a second read."""
 INLINE_BYTES = 256 << 10
@@ -53,6 +56,10 @@ class Ended(Struct, frozen=True, array_like=True):
     stderr: bytes = b""
 
 
+class NotYet(Exception):
+    """Nothing has come within the socket's own time limit (SO_RCVTIMEO)."""
+
+
 class RecordError(Exception):
     """A record that can't be read: the process at the other end is not to be trusted any more."""
 
@@ -86,7 +93,7 @@ def send_ended(sock: socket.socket, ended: Ended, files: list[int]) -> None:
 def receive_ended(sock: socket.socket) -> tuple[Ended, list[int]] | None:
     """In a worker: the answer and the open files that came with it; None when the executor is gone.
 
-    Raises OSError or RecordError.
+    Raises NotYet, OSError or RecordError.
     """
     record = _receive(sock, 2, LONGEST_ENDED_BYTES)
     if record is None:
@@ -141,26 +148,48 @@ def _send(sock: socket.socket, data: bytes, files: list[int]) -> None:
 
 def _receive(sock: socket.socket, files: int, longest: int) -> tuple[bytes, list[int]] | None:
     handed: list[int] = []
-    if files:
-        data, handed, _, _ = socket.recv_fds(sock, RECORD_BYTES, files)
-        for descriptor in handed:
-            os.set_inheritable(descriptor, False)
-    else:
-        data = sock.recv(RECORD_BYTES)
+    try:
+        if files:
+            data, ancillary, _, _ = sock.recvmsg(RECORD_BYTES, socket.CMSG_SPACE(files * _DESCRIPTOR_BYTES))
+            handed = _descriptors(ancillary) if ancillary else handed
+        else:
+            data = sock.recv(RECORD_BYTES)
+    except BlockingIOError as error:
+        raise NotYet from error
     size = _SIZE.unpack_from(data)[0] if len(data) >= _SIZE.size else longest + 1 if data else 0
     if size > longest:
         _close(handed)
         raise RecordError(f"a record of {size} bytes, the limit is {longest}")
     missing = size + _SIZE.size - len(data)
+    if not missing:
+        return data[_SIZE.size :], handed
     parts = [data]
     while missing > 0:
-        more = sock.recv(min(missing, INLINE_BYTES)) if data else b""
+        more = _receive_more(sock, min(missing, INLINE_BYTES)) if data else b""
         if not more:
             _close(handed)
             return None
         parts.append(more)
         missing -= len(more)
     return b"".join(parts)[_SIZE.size :], handed
+
+
+def _receive_more(sock: socket.socket, count: int) -> bytes:
+    """Some of the rest of a record, however long it takes."""
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return sock.recv(count)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The open files that came with a record, not to be inherited."""
+    handed = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            handed.frombytes(data[: len(data) - len(data) % _DESCRIPTOR_BYTES])
+    for descriptor in handed:
+        os.set_inheritable(descriptor, False)
+    return list(handed)
 
 
 def _close(descriptors: list[int]) -> None:

@@ -205,6 +205,17 @@ def test_a_daemon_is_dead_before_the_answer_comes(executors: Executors, tmp_path
     assert run(executor, job(tmp_path, "exit 5")).status == 5, "the executor lives"
 
 
+def test_who_does_not_wait_for_a_long_command_gets_its_end_later(executors: Executors, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    executor = executors.take()
+    executor.start(job(tmp_path, gate.command))
+    assert executor.finish_soon() is None
+    gate.open()
+    ended, _ = executor.finish()
+    assert (ended.outcome, ended.status) == ("exited", 0)
+    executors.give_back(executor)
+
+
 def test_an_executor_is_used_again_and_leaks_nothing(executors: Executors, tmp_path: Path) -> None:
     executor = executors.take()
     run(executor, job(tmp_path, "true"))
