@@ -31,8 +31,8 @@ from rakefarm.wire.messages import (
     Task,
 )
 
-ROUNDS = 5
-ACTIONS = 100
+ROUNDS = 9
+ACTIONS = 200
 MOST_MS = 0.3
 """What a level may cost an action more than none."""
 
@@ -63,7 +63,7 @@ def run_actions(transport: Transport, count: int) -> None:
         transport.send(Execute(0, 0, Task("other", (), 0, 0.0, 0), b"true", (), 1, (), 0.0, (), "nothing"))
         while not isinstance(transport.receive(), Delivered):
             pass
-        transport.send(Ack())
+        transport.gather(Ack())  # travels with the next
 
 
 def main() -> int:

@@ -87,6 +87,7 @@ def files_outside(place: Path) -> list[str]:
         if directory == str(place):
             names.remove("cache")
             files.remove("log")
+        names[:] = [name for name in names if not name.startswith("executor-")]  # kept from action to action
         found += [os.path.relpath(os.path.join(directory, name), place) for name in names + files]
     return sorted(found)
 
