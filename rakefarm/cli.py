@@ -46,6 +46,11 @@ def _is_json(word: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`rakefarm COMMAND …`; answers the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["cc"]:  # a compiler's words are not ours to parse, and it is called for every file
+        from rakefarm.cc.wrapper import main as compile_main
+
+        return compile_main(words[1:])
     parser = _Parser(
         prog="rakefarm",
         description="Compile and link across every idle core of a lab, placed by live cost quotes.",
@@ -61,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quoter = commands.add_parser("quote", help="what every host would ask for a command now")
     _add_quote_arguments(quoter)
     quoter.set_defaults(run=_quote)
+    commands.add_parser("cc", help="compile one file on the farm, for make, ninja and CMake", add_help=False)
     calibrator = commands.add_parser("calibrate", help="hold bids against what came of them, from the ledger")
     _add_calibrate_arguments(calibrator)
     calibrator.set_defaults(run=_calibrate)

@@ -1,5 +1,6 @@
 """One kept connection to a server: introduced, then asked for quotes and given actions, one thing at a time."""
 
+import contextlib
 import os
 import select
 import socket
@@ -94,6 +95,11 @@ class Link:
         if isinstance(message, Error):
             raise refused(message)
         return message
+
+    def interrupt(self) -> None:
+        """From another thread: end the connection, so that whoever reads from it finds it lost."""
+        with contextlib.suppress(OSError):
+            self.transport.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Leave; the server then frees what it holds for us."""

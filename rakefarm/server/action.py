@@ -12,6 +12,7 @@ from rakefarm.server.desk import Desk, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
 from rakefarm.server.grants import Grant, Lease
 from rakefarm.server.job import Ended, Job
+from rakefarm.server.likeness import Differs
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
 from rakefarm.server.turn import check_client, take_now, wait_for_grant
@@ -104,7 +105,11 @@ class Action:
         try:
             self._supply(staging)
             staging.place_later(self._beat)
+            self._work.likeness.compare(self._request, directory.box, self._beat)
             started, ended, files = self._run_command(directory)
+        except Differs as difference:
+            self._transport.send(Decline("same", str(difference)))
+            return False
         except (StagingFailed, ExecutorLost) as failure:
             reason = failure.reason if isinstance(failure, StagingFailed) else "executor"
             logger.warning("%s: could not run %r: %s", self._talk.peer, self._request.label, failure)

@@ -18,6 +18,7 @@ from rakefarm.server.conversation import Conversation
 from rakefarm.server.desk import Desk
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import Grants
+from rakefarm.server.likeness import Likeness
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
 from rakefarm.server.store import Store
@@ -58,7 +59,7 @@ def run_worker(
         return BOOT_FAILED
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
-    work = Workplace(settings, worker_grants, board, store, sandbox, executors, isolation, name)
+    work = Workplace(settings, worker_grants, board, store, sandbox, executors, Likeness(), isolation, name)
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work)
     try:

@@ -5,13 +5,15 @@ from msgspec import Struct
 from rakefarm.config import ServerSettings
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
+from rakefarm.server.likeness import Likeness
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import WorkerBoard
 from rakefarm.server.store import Store
 
 
 class Workplace(Struct, frozen=True):
-    """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors."""
+    """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors, and
+    what it knows of its machine's files."""
 
     settings: ServerSettings
     grants: WorkerGrants
@@ -19,5 +21,6 @@ class Workplace(Struct, frozen=True):
     store: Store
     sandbox: WorkerSandbox
     executors: Executors
+    likeness: Likeness
     isolation: str
     name: str
