@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`rakefarm COMMAND …`; answers the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["cc"]:  # a compiler's words are not ours to parse, and it is called for every file
-        from rakefarm.cc.wrapper import main as compile_main
+        from rakefarm.cc.entry import main as compile_main
 
         return compile_main(words[1:])
     parser = _Parser(

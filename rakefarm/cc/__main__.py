@@ -2,6 +2,6 @@
 
 import sys
 
-from rakefarm.cc.wrapper import main
+from rakefarm.cc.entry import main
 
 sys.exit(main(sys.argv[1:]))

@@ -5,8 +5,8 @@
     answer    five u32: kind, status, sizes of standard output, of standard error, of the text; then these three
 
 Numbers have the machine's own byte order: both ends are on it, and one of them may be a small C program. With the kind
-LOCAL the text is the program to execute, the name to give it, and why, parted by NULs; the connection then stays open for as long as it runs, since
-the helper bounds how many there are at a time.
+LOCAL the text is the program to execute, the name to give it, and why, parted by NULs; the connection then stays open
+for as long as it runs, since the helper bounds how many there are at a time.
 """
 
 import os

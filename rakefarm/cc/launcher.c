@@ -131,7 +131,7 @@ static int send_request(int sock, int count, char **words)
 static void become_wrapper(int count, char **words)
 {
     char **arguments = calloc((size_t)count + 4, sizeof *arguments);
-    static char code[] = "import sys; sys.path.insert(0, " ROOT "); from rakefarm.cc.wrapper import main;"
+    static char code[] = "import sys; sys.path.insert(0, " ROOT "); from rakefarm.cc.entry import main;"
                          " sys.exit(main(sys.argv[1:]))";
     if (!arguments)
         exit(OWN_FAULT);

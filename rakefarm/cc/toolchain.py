@@ -51,8 +51,8 @@ def is_cxx(name: bytes) -> bool:
 
 
 def name_for(program: bytes, name: bytes, directory: bytes, search: bytes) -> bytes:
-    """What a compiler that was called `name` is to be started as: that name, as long as it leads to `program`. gcc finds
-    its own parts by it, and a link of ours on the PATH would lead it astray."""
+    """What a compiler that was called `name` is to be started as: that name, as long as it leads to `program`, since
+    gcc finds its own parts by it, and a link of ours on the PATH would lead it astray."""
     if b"/" in name:
         return name if os.path.normpath(os.path.join(directory, name)) == program else program
     for place in search.split(b":"):

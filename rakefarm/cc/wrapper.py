@@ -27,15 +27,6 @@ class CallStatus(IntEnum):
     NO_HELPER = 102  # the helper can't be asked (of --statistics, say; a compile runs here then)
 
 
-def main(words: Sequence[str]) -> int:
-    """`rakefarm cc`, with what follows it; answers the exit status, or becomes the compiler."""
-    if not words or words[0].startswith("-"):
-        from rakefarm.cc.command import command
-
-        return command(words)
-    return call([os.fsencode(word) for word in words], os.environ)
-
-
 def call(words: Sequence[bytes], environ: Mapping[str, str]) -> int:
     """One compiler call."""
     if environ.get("RAKEFARM_CC") == "off":
