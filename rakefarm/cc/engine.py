@@ -7,7 +7,7 @@ and what it removes are then the compiler's own, and a fault of the farm can't b
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -27,6 +27,7 @@ from rakefarm.client.inputs import Manifest
 from rakefarm.client.link import Link
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.market.curve import Curve
+from rakefarm.market.history import signature_of
 from rakefarm.process import Capture
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
@@ -34,6 +35,8 @@ from rakefarm.wire.messages import Need, Variable
 
 PASSED_VARIABLES = ("LANG", "LANGUAGE", "TZ", "SOURCE_DATE_EPOCH")
 ATTEMPTS = 3
+OWN_HEADERS = "headers like ours"
+"""What a host lacks that is sent the system's headers, too."""
 SAME_NEED = Need("same", layout.SAME_PATH.decode())
 
 
@@ -87,8 +90,11 @@ class Engine:
         shared = layout.shared_by(toolchain)
         layout.check_place(directory, shared)
         closure = self._closure(call, directory, toolchain, request)
-        package = layout.pack(call, directory, toolchain, closure, shared, _colours(request))
-        return _Attempts(self, farm, request, call, toolchain, package, cancel).run()
+
+        def pack(shared: layout.Shared) -> layout.Package:
+            return layout.pack(call, directory, toolchain, closure, shared, _colours(request))
+
+        return _Attempts(self, farm, request, call, toolchain, pack(shared), pack, cancel).run()
 
     def _closure(self, call: Call, directory: bytes, toolchain: Toolchain, request: Request) -> Closure:
         passed: set[bytes] = set()
@@ -171,6 +177,7 @@ class _Attempts:
         call: Call,
         toolchain: Toolchain,
         package: layout.Package,
+        pack: Callable[[layout.Shared], layout.Package],
         cancel: Cancel,
     ) -> None:
         self._engine = engine
@@ -178,11 +185,12 @@ class _Attempts:
         self._request = request
         self._call = call
         self._toolchain = toolchain
-        self._package = package
+        self._shared_package = self._package = package
+        self._pack = pack
         self._cancel = cancel
         needs = (*(Need(key, value) for key, value in toolchain.needs), SAME_NEED)
         total = sum([entry.size for entry in package.entries])
-        self._signature = os.fsdecode(b" ".join([*_flags(call), os.path.basename(call.source)]))
+        self._signature = _signature(call, toolchain)
         self._task, self._work_s = farm.describe(self._signature, needs, total)
 
     def run(self) -> Compiled:
@@ -201,16 +209,22 @@ class _Attempts:
                 problem, curve = f"{place.member.name}: {declined}", declined.curve
                 if declined.reason == "file":
                     self._farm.placement.note_lacking(place, self._toolchain)
+                elif declined.reason == "same" and layout.can_ship(self._call, self._toolchain):
+                    self._farm.placement.note_lacking(place, OWN_HEADERS)
+                    continue  # there once more, with all headers
             except (Lost, ProtocolError, OSError) as error:
                 problem = f"{place.member.name}: {error}"
             finally:
                 self._farm.placement.release(place, curve)
             excluded.add(place.member.name)
-        raise Local(Reason.NO_SERVER, problem)
+        raise Local(Reason.CANCELLED if self._cancel.gone else Reason.NO_SERVER, problem)
 
     def _attempt(self, place: Place) -> tuple[Compiled, Curve | None]:
         """Once, on one host. Raises Declined, Lost or a protocol error (not run), Local, OSError (ours)."""
         farm = self._farm.farm
+        self._package = self._shared_package
+        if self._farm.placement.lacks(place, OWN_HEADERS) and layout.can_ship(self._call, self._toolchain):
+            self._package = self._pack(layout.shared_with_stranger(self._toolchain))
         link = farm.checkout(place.member)
         while link is not None and not link.fresh():
             farm.discard(link)
@@ -289,8 +303,11 @@ class _Attempts:
             raise Local(Reason.FAULT, str(error)) from error
 
 
-def _flags(call: Call) -> list[bytes]:
-    return [each for word in call.words if word.role in (Role.PASS, Role.SEARCH) for each in word.written()]
+def _signature(call: Call, toolchain: Toolchain) -> str:
+    """What the same compile of another day is known by, in the form of the market's history."""
+    flags = [each for word in call.words if word.role in (Role.PASS, Role.SEARCH) for each in word.written()]
+    words = [os.path.basename(toolchain.program), *flags, b"-c", os.path.basename(call.source)]
+    return signature_of(os.fsdecode(b" ".join(words)))
 
 
 def _holds(descriptor: int, text: bytes) -> bool:

@@ -51,6 +51,11 @@ def shared_by(toolchain: Toolchain) -> Shared:
     return Shared((*_SHARED, *(place + b"/" for place in toolchain.builtin)))
 
 
+def shared_with_stranger(toolchain: Toolchain) -> Shared:
+    """With a server that has our compiler, but other headers of the system, which it is sent."""
+    return Shared(tuple([place + b"/" for place in toolchain.own]))
+
+
 class Package(Struct, frozen=True):
     """What is sent: entries and, in the same order, where each is here; the text of SAME_PATH, whose entry is the first
     one; the command; and the outputs' paths there and here."""
@@ -67,6 +72,11 @@ def check_place(directory: bytes, shared: Shared) -> None:
     """Raises Local for a call in a directory of the system, which would not be sent."""
     if shared.has(directory + b"/"):
         raise Local(Reason.DIRECTORY, os.fsdecode(directory))
+
+
+def can_ship(call: Call, toolchain: Toolchain) -> bool:
+    """Whether the compiler can be told to look for the system's headers in another place, all of them."""
+    return len(toolchain.own) < len(toolchain.builtin) and b"-isysroot" not in call.search
 
 
 def pack(
@@ -121,7 +131,8 @@ def _lacking(wanted: Iterable[bytes], sources: Iterable[bytes], shared: Shared) 
 
 
 def _command(call: Call, directory: bytes, toolchain: Toolchain, shared: Shared, extra: tuple[bytes, ...]) -> bytes:
-    words = [b'"-ffile-prefix-map=$B="', *(quote(word) for word in extra)]
+    words = [] if shared == shared_by(toolchain) else [b"-isysroot", b'"$B"']
+    words += [b'"-ffile-prefix-map=$B="', *(quote(word) for word in extra)]
     for word in call.words:
         words += _written(word, shared)
     there = quote(b"./" + directory[1:])

@@ -113,6 +113,11 @@ class Placement:
                 place.others = max(0, curve.running - place.in_flight)
             self._changed.notify_all()
 
+    def lacks(self, place: Place, what: object) -> bool:
+        """Whether the host is known to lack it."""
+        with self._changed:
+            return place.lacks.get(what, 0.0) > time.monotonic()
+
     def note_lacking(self, place: Place, what: object) -> None:
         """The host does not have what a compile needs."""
         with self._changed:

@@ -36,7 +36,7 @@ class Reason(Enum):
     NO_SERVER = "no server of the farm could run it"
     FAILED_THERE = "it failed on the farm, so it is done again here, where its messages count"
     LEAKED_PATH = "what came back names a directory of the server"
-    RECURSION = "rakefarm cc called itself"
+    CANCELLED = "nobody waits for the result any more"
     SWITCHED_OFF = "RAKEFARM_CC=off"
     FAULT = "a fault of rakefarm"
 

@@ -19,6 +19,7 @@ from rakefarm.cc.reasons import Local, Reason
 from rakefarm.digest import hash_descriptor
 
 ASK_S = 20.0
+NOWHERE = b"/nowhere/rakefarm"
 _CXX_NAMES = re.compile(rb"(?:.*-)?(?:c\+\+|g\+\+|clang\+\+)(?:-[\d.]+)?$")
 _GCC = re.compile(rb"^gcc version (\d+)", re.MULTILINE)
 _CLANG = re.compile(rb"clang version (\d+)")
@@ -31,13 +32,15 @@ Stamp = tuple[int, int, int, int]
 
 class Toolchain(Struct, frozen=True):
     """One compiler for one language. `program` is its absolute path, `parts` are the files that make it up, with their
-    digests; `builtin` the directories it searches by itself, absolute, in order; `family` is gcc or clang."""
+    digests; `builtin` the directories it searches by itself, absolute, in order, and `own` those of them that -isysroot
+    does not move: they belong to the compiler, the others to the system. `family` is gcc or clang."""
 
     program: bytes
     family: str
     version: int
     parts: tuple[tuple[bytes, bytes], ...]
     builtin: tuple[bytes, ...]
+    own: tuple[bytes, ...]
 
     @property
     def needs(self) -> tuple[tuple[str, str], ...]:
@@ -129,7 +132,10 @@ def _ask(program: bytes, language: bytes, search: Sequence[bytes], environ: Mapp
     else:
         paths += _libraries(program, environ)
     parts = tuple([(path, _digest(path)) for path in dict.fromkeys(paths)])
-    return Toolchain(program, family, version, parts, builtin)
+    moved = _run(
+        [program, *search, b"-isysroot", NOWHERE, b"-x", language, b"-E", b"-v", b"/dev/null"], environ, program
+    )
+    return Toolchain(program, family, version, parts, builtin, _builtin(moved, program))
 
 
 def _family(told: bytes, program: bytes) -> tuple[str, int]:
