@@ -75,7 +75,9 @@ def write_client(directory: str, number: int, sets: Sets) -> None:
         for index, works in enumerate(sets):
             file.write(f"set{index}:\n")
             for action, work in enumerate(works):
-                file.write(f"\tremote-work {work:.4f} client{number}set{index}action{action}\n\t\trequires\n")
+                file.write(
+                    f"\tremote-work {work:.4f} client{number}set{index}action{action}\n\t\trequires\n\t\trepeatable\n"
+                )
 
 
 def start_client(directory: str, addresses: Sequence[str], policy: str) -> "subprocess.Popen[bytes]":

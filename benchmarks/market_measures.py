@@ -69,7 +69,8 @@ def lower_bound(clients: Sequence[Sets], capacity: Capacity) -> float:
 
 
 def attempts_of(records: Iterable[Record]) -> list[Attempt]:
-    """The awards of one client's events that went to a host of the farm, each ended by a retry or the action's end."""
+    """The awards of one client's events that went to a host of the farm, each ended by a retry, a copy or the action's
+    end."""
     quoted: dict[tuple[int, str], float] = {}
     commands: dict[int, str] = {}
     open_awards: dict[tuple[int, str], Attempt] = {}
@@ -93,7 +94,7 @@ def attempts_of(records: Iterable[Record]) -> list[Attempt]:
                 tag = commands[action].split()[-1]
                 predicted = record.get("seconds", quoted.get((action, host)))
                 open_awards[action, host] = Attempt(host, tag, last_s, last_s, predicted)
-            case "action_retried":
+            case "action_retried" | "copy_ended":
                 close(action, host, last_s)
             case "action_finished":
                 close(action, None, last_s, host if record["outcome"] == "succeeded" else "")

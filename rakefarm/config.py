@@ -5,68 +5,125 @@ Precedence: option > `RAKEFARM_*` variable > Rakefile > user file > `/etc/rakefa
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from msgspec import Struct, field, structs
+from msgspec import Meta, Struct, field, structs
 
+from rakefarm.hours import parse_hours
 from rakefarm.market.bid import Coefficients
-from rakefarm.market.needs import parse_size
+from rakefarm.market.needs import parse_licenses, parse_size
 
 DEFAULT_PORT = 6238
+FALLBACKS = ("next", "local", "never")
 
 
 class ConfigError(Exception):
     """The configuration can't be used; the text names the file, the key and what is right."""
 
 
-class Emulation(Struct, frozen=True):
-    """A pretended machine, for experiments: what to say instead of what psutil says. 0 cores or speed: the real ones;
-    negative busy cores: the real ones."""
+class Rule(Struct, frozen=True):
+    """What a setting must be beside its type: whether a value is, and how to say it."""
 
-    cores: int = 0
-    speed: float = 0.0
-    busy_cores: float = 0.0
+    allows: Callable[[Any], bool]
+    wanted: str
+
+
+def _parses(parse: Callable[[Any], object]) -> Callable[[Any], bool]:
+    def allows(value: Any) -> bool:
+        try:
+            parse(value)
+        except ValueError:
+            return False
+        return True
+
+    return allows
+
+
+def _is_search_path(value: str) -> bool:
+    return all(os.path.isabs(part) for part in value.split(":")) and "\0" not in value
+
+
+Directory = Annotated[str, Rule(lambda value: not value or _is_search_path(value), "a whole path, from / on")]
+SearchPath = Annotated[str, Rule(_is_search_path, "directories from / on, with : between them")]
+Names = Annotated[
+    tuple[str, ...],
+    Rule(lambda value: all(name and not {"=", "\0"} & set(name) for name in value), "names of variables"),
+]
+Wait = Annotated[float, Meta(ge=0.01, le=3600.0)]
+"""Seconds; with none there would be no answer in time, ever."""
+Cores = Meta(ge=0, le=4096)
+
+
+class Emulation(Struct, frozen=True):
+    """A pretended machine, for experiments: what to say instead of what psutil says. 0 cores: none of this; 0 speed: as
+    learned."""
+
+    cores: Annotated[int, Cores] = 0
+    speed: Annotated[float, Rule(lambda value: value == 0 or 0.02 <= value <= 50.0, "0, or from 0.02 to 50")] = 0.0
+    busy_cores: Annotated[float, Cores] = 0.0
 
 
 class ServerSettings(Struct, frozen=True):
     """What a server runs with. Sizes in bytes, times in seconds; 0 slots or workers: as many as fit the machine."""
 
     address: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    slots: int = 0
-    workers: int = 0
-    shared: str = ""
-    sandbox_directory: str = ""
-    cache_directory: str = ""
+    port: Annotated[int, Meta(le=65535)] = DEFAULT_PORT
+    slots: Annotated[int, Cores] = 0
+    workers: Annotated[int, Meta(le=8192)] = 0
+    shared: Directory = ""
+    sandbox_directory: Directory = ""
+    cache_directory: Directory = ""
     cache_size: int = 10 << 30
-    lease_s: float = 0.25
-    drain_s: float = 600.0
-    licenses: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ()
-    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    lease_s: Annotated[float, Meta(ge=0.01, le=60.0)] = 0.25
+    drain_s: Annotated[float, Meta(le=1e6)] = 600.0
+    licenses: Annotated[tuple[str, ...], Rule(_parses(parse_licenses), "NAME or NAME=COUNT each, in quotes")] = ()
+    environment: Names = ()
+    path: SearchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     verbose: bool = False
-    quiet_hours: str = ""
+    quiet_hours: Annotated[str, Rule(_parses(parse_hours), "like 22:00-06:30")] = ""
+    bid: str = "finish"
+    key_file: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
+    audit_log: str = ""
+    proof_s: Annotated[float, Meta(ge=0.1, le=60.0)] = 5.0
+    unproven: Annotated[int, Meta(ge=1, le=512)] = 64
+    unproven_per_address: Annotated[int, Meta(ge=1, le=512)] = 8
+    penalty_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
+    minimum_rate: Annotated[int, Meta(ge=0)] = 1 << 10
+    idle_s: Annotated[float, Meta(ge=1.0)] = 3600.0
+    unacknowledged_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 30.0
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
 
 
 class ClientSettings(Struct, frozen=True):
-    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots."""
+    """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots; 0 local slots:
+    as many as this machine has cores."""
 
     hosts: tuple[str, ...] = ()
-    jobs: int = 0
-    local_jobs: int = 0
-    fallback: str = "next"
-    connect_s: float = 3.0
-    quote_s: float = 3.0
-    attempts: int = 4
+    jobs: Annotated[int, Cores] = 0
+    local_jobs: Annotated[int, Cores] = 0
+    local_slots: Annotated[int, Cores] = 0
+    fallback: Annotated[str, Rule(FALLBACKS.__contains__, f"one of {', '.join(FALLBACKS)}")] = "next"
+    connect_s: Wait = 3.0
+    quote_s: Wait = 3.0
+    attempts: Annotated[int, Meta(ge=1, le=1000)] = 4
     policy: str = "plan"
     seed: int | None = None
-    environment: tuple[str, ...] = ()
+    environment: Names = ()
     ledger: bool = True
-    ledger_size: int = 32 << 20
+    ledger_size: Annotated[int, Rule(lambda value: not value or value >= 65536, "0, or 64K and more")] = 32 << 20
     ledger_hash: bool = False
+    key_file: str = ""
+    key_name: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
+    insecure: bool = False
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
@@ -75,7 +132,8 @@ Settings = TypeVar("Settings", ServerSettings, ClientSettings)
 def load_settings(cls: type[Settings], name: str, path: str | None, environ: Mapping[str, str]) -> Settings:
     """Settings of `cls` from `path`, or else from the system's and the user's `name`, the user's winning.
 
-    Raises ConfigError on a file that is missing (only when named), unreadable, not TOML or has an unknown key.
+    Raises ConfigError on a file that is missing (only when named), unreadable, not TOML, has an unknown key or a value
+    that can't be meant.
     """
     settings = cls()
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
@@ -100,7 +158,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _apply(settings: Any, values: Mapping[str, Any], where: str) -> Any:
-    hints = get_type_hints(type(settings))
+    hints = get_type_hints(type(settings), include_extras=True)
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
@@ -113,7 +171,21 @@ def _apply(settings: Any, values: Mapping[str, Any], where: str) -> Any:
             changes[key] = _apply(current, value, f"{where}: [{key}]")
         else:
             changes[key] = _convert(current, value, f"{where}: {key}")
+            for rule in getattr(hints[key], "__metadata__", ()):
+                _check(changes[key], rule, value, f"{where}: {key}")
     return structs.replace(settings, **changes)
+
+
+def _check(converted: Any, rule: Any, value: Any, where: str) -> None:
+    match rule:
+        case Rule(allows, wanted):
+            if not allows(converted):
+                raise ConfigError(f"{where}: {value!r}: write {wanted}")
+        case Meta(ge=low, le=high):
+            numbers = converted.values() if isinstance(converted, Mapping) else [converted]
+            low, high = low or 0, math.inf if high is None else high
+            if not all(low <= number <= high for number in numbers):
+                raise ConfigError(f"{where}: {value!r}: write a number from {low:g} to {high:g}")
 
 
 def _convert(current: Any, value: Any, where: str) -> Any:
@@ -134,6 +206,8 @@ def _convert(current: Any, value: Any, where: str) -> Any:
     elif isinstance(current, tuple) and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     elif isinstance(current, Mapping) and isinstance(value, dict):
+        if unknown := sorted(value.keys() - current.keys()):
+            raise ConfigError(f"{where}: unknown key '{unknown[0]}'; there are {', '.join(current)}")
         if all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < math.inf for v in value.values()):
             return {**current, **{key: float(v) for key, v in value.items()}}
     expected = {

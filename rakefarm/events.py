@@ -44,7 +44,9 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class BuildStarted(Event, frozen=True, kw_only=True):
-    """The first event of a run: how much there is to do and who may do it."""
+    """The first event of a run: how much there is to do and who may do it. `expected_s` is what all actions together
+    are expected to take (seconds on a core of speed 1; None: earlier builds don't tell); `cores` and `software` are
+    this machine's."""
 
     name: ClassVar[str] = "build_started"
     rakefile: str
@@ -52,6 +54,10 @@ class BuildStarted(Event, frozen=True, kw_only=True):
     sets: int
     hosts: tuple[str, ...]
     embedded: bool = False
+    policy: str = ""
+    expected_s: float | None = None
+    cores: int = 0
+    software: str = ""
 
 
 class HostReady(Event, frozen=True, kw_only=True):
@@ -62,6 +68,7 @@ class HostReady(Event, frozen=True, kw_only=True):
     slots: int
     server_version: str
     isolation: str
+    authentication: str = "none"
 
 
 class HostLeftOut(Event, frozen=True, kw_only=True):
@@ -70,6 +77,23 @@ class HostLeftOut(Event, frozen=True, kw_only=True):
     name: ClassVar[str] = "host_left_out"
     host: str
     reason: str
+
+
+class HostLoad(Event, frozen=True, kw_only=True):
+    """How a host said that it stands: cores, those that others and that all keep busy, commands of the farm that run
+    and that wait, its learned speed, the load average of a minute, memory left (bytes), the age of this (seconds)."""
+
+    name: ClassVar[str] = "host_load"
+    host: str
+    cores: int
+    busy: float
+    busy_in_all: float
+    running: int
+    waiting: int
+    speed: float
+    load_average: float
+    memory_available_bytes: int
+    sample_age_s: float
 
 
 class SetStarted(Event, frozen=True, kw_only=True):
@@ -82,7 +106,7 @@ class SetStarted(Event, frozen=True, kw_only=True):
 
 
 class ActionQueued(Event, frozen=True, kw_only=True):
-    """An action is ready to run and waits for a host or a local place."""
+    """An action is ready to run and waits for a host or a local place. `expected_s` is its part of the build's."""
 
     name: ClassVar[str] = "action_queued"
     action: int
@@ -90,6 +114,7 @@ class ActionQueued(Event, frozen=True, kw_only=True):
     line: int
     command: str
     remote: bool
+    expected_s: float | None = None
 
 
 class QuoteReceived(Event, frozen=True, kw_only=True):
@@ -106,7 +131,12 @@ class QuoteReceived(Event, frozen=True, kw_only=True):
 
 class ActionPlaced(Event, frozen=True, kw_only=True):
     """This host has won the action, at this price and with this prediction in seconds from now to its end ("local", and
-    neither, for an action that runs here)."""
+    neither, for an action that runs here). A `backup` runs as well as what was placed before.
+
+    `quoted_as` is the action that the hosts were last asked for to decide it: this one, or one of the same sort; 0: for
+    none. `runner_up` would have had it next, at `runner_up_price` by the same reckoning as `price`.
+    `terms` are the parts of the price by name, in the proportions that the host last asked in for such an action.
+    """
 
     name: ClassVar[str] = "action_placed"
     action: int
@@ -114,6 +144,11 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
     price: float | None
     attempt: int = 1
     seconds: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+    quoted_as: int = 0
+    runner_up: str = ""
+    runner_up_price: float | None = None
+    backup: bool = False
 
 
 class ActionPhase(Event, frozen=True, kw_only=True):
@@ -134,6 +169,16 @@ class ActionRetried(Event, frozen=True, kw_only=True):
     """The farm lost or refused an action; it is bid for again. Never the command's own failure."""
 
     name: ClassVar[str] = "action_retried"
+    action: int
+    host: str
+    reason: str
+
+
+class CopyEnded(Event, frozen=True, kw_only=True):
+    """One of two copies of an action has come to nothing: `reason` is "superseded" when the other was first and this
+    one is stopped, else how it was lost or refused, while the other goes on."""
+
+    name: ClassVar[str] = "copy_ended"
     action: int
     host: str
     reason: str
@@ -162,7 +207,7 @@ class ActionFinished(Event, frozen=True, kw_only=True):
 
     `detail` reads "exit status 1", "killed by signal 9 (SIGKILL)", "missing required file x.h", …
     Times are seconds, sizes bytes; `ran_s` is how long the command ran, of the `elapsed_s` from its award to its end;
-    `outputs` are the installed paths.
+    `bytes_saved` are those of inputs that the host had already; `outputs` are the installed paths.
     """
 
     name: ClassVar[str] = "action_finished"
@@ -177,6 +222,7 @@ class ActionFinished(Event, frozen=True, kw_only=True):
     peak_memory_bytes: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    bytes_saved: int = 0
     outputs: tuple[str, ...] = ()
 
 

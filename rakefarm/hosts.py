@@ -3,8 +3,11 @@
 The same grammar serves HOSTS lines, `--hosts`, `RAKEFARM_HOSTS` and the configuration files:
 
     list   = entries separated by commas, blanks or newlines; `#` starts a comment to the end of the line
-    entry  = where [":" PORT] ["/" SLOTS]
+    entry  = "unix:" PATH | ["ssh://" [USER "@"]] where [":" PORT] ["/" SLOTS]
     where  = host name | IPv4 address | "[" IPv6 address "]"
+
+With `ssh://` the connection goes through the user's own ssh to that machine, and there to the port on loopback, where
+the farm's server listens; ssh's own port is the business of ~/.ssh/config. PATH has no blank and no comma.
 
 Pure text work: no name is looked up here. A name that passes is one the resolver can be asked for without a
 surprise (`getaddrinfo` raises UnicodeError, not OSError, for an empty or over-long label).
@@ -16,16 +19,21 @@ from ipaddress import IPv4Address, IPv6Address
 from msgspec import Struct
 from msgspec.structs import replace
 
+LOCAL = "local"
+"""This machine, when no port is named; `local:6238` is a host of that name."""
 MAX_PORT = 65535
 MAX_SLOTS = 4096
 MAX_NAME_LENGTH = 253  # RFC 1035, 2.3.4, without the root label
 
+UNIX = "unix:"
+SSH = "ssh://"
 _EXAMPLES = "for example lab1, lab1:6238, 192.0.2.7:6238, [::1]:6238 or lab1/4"
 _SEPARATORS = re.compile(r"[\s,]+")
 _ENTRY = re.compile(
     r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^\[\]:/]*))(?P<colon>:(?P<port>[^:/]*))?(?P<slash>/(?P<slots>[^/]*))?"
 )
 _NAME = re.compile(r"\w(?:[\w-]{0,61}\w)?(?:\.\w(?:[\w-]{0,61}\w)?)*\.?")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _V6 = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
 
 
@@ -37,18 +45,30 @@ class Host(Struct, frozen=True):
     """One server: a name or address (IPv6 without its brackets), and what was written beside it.
 
     `port` is None when none was named (the default applies); `slots`, when named, bounds how many actions
-    this client has there at once.
+    this client has there at once. `way` is how it is reached: "tcp", "ssh" (the name is what ssh takes), or "unix"
+    (the name is for people, `path` the socket's).
     """
 
     name: str
     port: int | None = None
     slots: int | None = None
+    way: str = "tcp"
+    path: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """This machine itself, which then bids like a host."""
+        return self.name == LOCAL and self.port is None and self.way == "tcp"
 
     @property
     def address(self) -> str:
         """`name:port`, with an IPv6 address in brackets; the name alone when no port is known."""
-        name = f"[{self.name}]" if ":" in self.name else self.name
-        return name if self.port is None else f"{name}:{self.port}"
+        if self.way == "unix":
+            return self.name
+        user, at, host = self.name.rpartition("@")
+        name = f"{user}{at}[{host}]" if ":" in host else self.name
+        prefix = SSH if self.way == "ssh" else ""
+        return prefix + (name if self.port is None else f"{name}:{self.port}")
 
 
 def parse_host(text: str) -> Host:
@@ -58,6 +78,13 @@ def parse_host(text: str) -> Host:
         raise HostSyntaxError(f"an empty host entry; write a host, {_EXAMPLES}")
     if _SEPARATORS.search(entry):
         raise _malformed(entry, "holds more than one entry, where one host is wanted")
+    if entry.startswith(UNIX):
+        path = entry.removeprefix(UNIX)
+        if not path.startswith("/") or not path.isprintable():
+            raise _malformed(entry, "names no socket by its full path")
+        return Host(entry, way="unix", path=path)
+    if entry.startswith(SSH):
+        return _parse_ssh(entry)
     if "[" not in entry and entry.count(":") > 1:
         address, slash, rest = entry.partition("/")
         if _is_v6(address):
@@ -86,6 +113,16 @@ def parse_host(text: str) -> Host:
     return Host(match["name"], port, slots)
 
 
+def _parse_ssh(entry: str) -> Host:
+    user, at, rest = entry.removeprefix(SSH).rpartition("@")
+    if at and not _USER.fullmatch(user):
+        raise _malformed(entry, "has no user's name before its @")
+    host = parse_host(rest)
+    if host.way != "tcp":
+        raise _malformed(entry, "names no host for ssh")
+    return replace(host, name=user + at + host.name, way="ssh")
+
+
 def parse_host_list(text: str) -> tuple[Host, ...]:
     """All entries of a list, in order; an exact repetition is dropped. Raises HostSyntaxError.
 
@@ -100,8 +137,10 @@ def parse_host_list(text: str) -> tuple[Host, ...]:
 
 
 def with_default_port(host: Host, port: int) -> Host:
-    """The host itself when it names a port, else the same host at `port`."""
-    return host if host.port is not None else replace(host, port=port)
+    """The host itself when it names a port, is a Unix socket or this machine, else the same host at `port`."""
+    if host.port is not None or host.way == "unix" or host.is_local:
+        return host
+    return replace(host, port=port)
 
 
 def parse_number(text: str, largest: int) -> int | None:

@@ -30,6 +30,7 @@ SPILL_BYTES = 1 << 20
 """What a captured stream holds in memory; the rest goes to an unlinked temporary file."""
 STRAGGLER_S = 1.0
 """How long a pipe is still drained after the command's tree was killed, should something outside hold it."""
+BEAT_S = 0.2
 LONGEST_WAIT_S = 86_400.0
 """poll(2) counts milliseconds in 31 bits."""
 _DEFAULTED = (
@@ -154,13 +155,15 @@ def run(
     spill_directory: bytes | str | None = None,
     end_strays: Callable[[], None] | None = None,
     on_start: Callable[[int], None] | None = None,
+    beat: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run `command` as `/bin/sh -c` would, in `directory` (else the current one), until it and its group are gone.
 
     A command of plain words is started without the shell (see `words`); `environment` should have PWD then.
 
     `cancel` is a descriptor: when it becomes readable, or its peer closes, the command is killed. `end_strays`
-    is called after the end, to kill what left the group. Raises OSError when pipes or the spill file fail; the
+    is called after the end, to kill what left the group; `on_start` and, every BEAT_S while it runs, `beat` with its
+    process id. Raises OSError when pipes or the spill file fail; the
     command is then killed first.
     """
     stdout, stderr = Capture(spill_directory), Capture(spill_directory)
@@ -177,7 +180,7 @@ def run(
             on_start(pid)
         deadline = None if timeout_s is None else started + timeout_s
         streams = {out: stdout, err: stderr}
-        killed = _drain_until_exit(pidfd, streams, cancel, deadline)
+        killed = _drain_until_exit(pidfd, streams, cancel, deadline, (lambda: beat(pid)) if beat else None)
         if killed is not None or end_strays is None:
             kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
@@ -253,7 +256,11 @@ def _spawn(
 
 
 def _drain_until_exit(
-    pidfd: int, streams: dict[int, Capture], cancel: int | None, deadline: float | None
+    pidfd: int,
+    streams: dict[int, Capture],
+    cancel: int | None,
+    deadline: float | None,
+    beat: Callable[[], None] | None,
 ) -> Ending | None:
     """Read both pipes until the process has ended; one that came to its end is taken out of `streams`.
 
@@ -265,11 +272,14 @@ def _drain_until_exit(
         poller.register(descriptor, select.POLLIN)
     if cancel is not None:
         poller.register(cancel, select.POLLIN | select.POLLRDHUP)
+    beat_at = time.monotonic() + BEAT_S if beat else None
     while True:
-        wait_ms = None if deadline is None else min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT_S) * 1000
+        due = [at for at in (deadline, beat_at) if at is not None]
+        wait_ms = min(max(0.0, min(due) - time.monotonic()), LONGEST_WAIT_S) * 1000 if due else None
         ready = poller.poll(wait_ms)
-        if not ready and deadline is not None and time.monotonic() >= deadline:
-            return TimedOut()
+        if beat is not None and beat_at is not None and time.monotonic() >= beat_at:
+            beat()
+            beat_at = time.monotonic() + BEAT_S
         exited = False
         for descriptor, what in ready:
             if descriptor == pidfd:
@@ -283,6 +293,8 @@ def _drain_until_exit(
                 del streams[descriptor]
         if exited:
             return None
+        if deadline is not None and time.monotonic() >= deadline:
+            return TimedOut()
 
 
 def _drain_rest(streams: dict[int, Capture]) -> None:
@@ -299,8 +311,11 @@ def _drain_rest(streams: dict[int, Capture]) -> None:
             capture.write(data)
 
 
-def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a program of ours in a session of its own, its standard output a pipe for us to read."""
+def start_background(
+    arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
+    """Start a program of ours in a session of its own, its standard output a pipe for us to read; it has these of our
+    descriptors besides."""
     import subprocess
 
     return subprocess.Popen(
@@ -309,6 +324,36 @@ def start_background(arguments: Sequence[str], environment: Mapping[str, str]) -
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=descriptors,
+    )
+
+
+def run_with_input(arguments: Sequence[str], environment: Mapping[str, str], data: bytes) -> int:
+    """Run a program, its standard input `data`, its output and complaints ours; answers its exit status, 127 when there
+    is no such program."""
+    import subprocess
+
+    try:
+        return subprocess.run(arguments, env=dict(environment), input=data, check=False).returncode
+    except OSError:
+        return 127
+
+
+def start_filter(arguments: Sequence[str], environment: Mapping[str, str], end: int, errors: int) -> int:
+    """Start a program that reads from and writes to the socket `end`, and complains into the file `errors`, in a
+    session of its own; answers its pid. Raises OSError."""
+    return os.posix_spawnp(
+        arguments[0],
+        list(arguments),
+        dict(environment),
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, end, 0),
+            (os.POSIX_SPAWN_DUP2, end, 1),
+            (os.POSIX_SPAWN_DUP2, errors, 2),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULTED,
     )
 
 

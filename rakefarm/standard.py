@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 
 from rakefarm.exitcodes import ExitStatus
 
@@ -41,6 +42,20 @@ def finish(status: int) -> int:
         say(f"rakefarm: error: cannot write standard output: {getattr(error, 'strerror', None) or error}")
         return status or int(ExitStatus.ACTION_FAILED)
     return status
+
+
+def printed(run: Callable[[], int]) -> int:
+    """The status of a command that prints and ends: what `run` answers, unless standard output takes no more."""
+    try:
+        status = run()
+    except BrokenPipeError:
+        _silence(1)
+        return int(ExitStatus.OUTPUT_CLOSED)
+    except OSError as error:
+        _silence(1)
+        say(f"rakefarm: error: {error.filename or 'cannot write standard output'}: {error.strerror}")
+        return int(ExitStatus.ACTION_FAILED)
+    return finish(status)
 
 
 def _silence(descriptor: int) -> None:

@@ -9,11 +9,18 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from rakefarm.wire import Body, Connection, ProtocolError
 from rakefarm.wire.errors import ConnectionCut
 from rakefarm.wire.messages import Message
+
+if TYPE_CHECKING:
+    from rakefarm.security.tls import TlsStream
 
 RECEIVE_BYTES = 16 << 10
 """One read between bodies. Larger ones come fresh from the system, which costs more than all else in a small action."""
@@ -22,23 +29,31 @@ GATHER_BYTES = 128 << 10
 """Written as soon as this much has been gathered."""
 INLINE_BODY_BYTES = 64 << 10
 """Bodies up to this size are copied into the gathered bytes; larger ones are sent from the file by the kernel."""
-USER_TIMEOUT_MS = 30_000
+DISCARD_BYTES = 64 << 10
+UNACKNOWLEDGED_S = 30.0
 _TIMEVAL = struct.Struct("ll")
+
+
+class Pace(Struct, frozen=True):
+    """How slowly a peer may send what it has begun to: so many bytes a second on average, after a grace (seconds)."""
+
+    bytes_per_s: float
+    grace_s: float
 
 
 class Lost(Exception):
     """The peer is gone or silent; the text says which, for a person."""
 
 
-def configure(sock: socket.socket) -> None:
-    """Make a TCP socket fit for the protocol: no delay, and a dead peer noticed within half a minute."""
+def configure(sock: socket.socket, unacknowledged_s: float = UNACKNOWLEDGED_S) -> None:
+    """Make a TCP socket fit for the protocol: no delay, and a dead peer noticed within half a minute, or that time."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_s * 1000))
 
 
 class Transport:
@@ -49,17 +64,43 @@ class Transport:
         self.connection = connection
         self.sent = 0
         self.received = 0
+        self.pace: Pace | None = None
+        """How fast a message must come once it has begun; None: at any rate."""
+        self._tls: TlsStream | None = None
+        self._timeout_s = 0.0
+        self._deadline: float | None = None
         self._gathered = bytearray()
+
+    def encrypt(self, tls: "TlsStream") -> None:
+        """From now on everything goes through `tls`, whose handshake is over."""
+        self._tls = tls
 
     def set_timeout(self, seconds: float) -> None:
         """How long a read or write may wait before the peer counts as lost; 0 is for ever.
 
         The kernel keeps the time (SO_RCVTIMEO), so that a read stays one system call.
         """
-        whole = int(seconds)
-        value = _TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
+        self._timeout_s = seconds
+        self._deadline = None
+        value = _timeval(seconds)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+    def set_deadline(self, seconds: float) -> None:
+        """From now on all reads together may take so long, until `set_timeout` says otherwise: a peer that sends a byte
+        now and then gets no more time than one that sends none."""
+        self.set_timeout(seconds)
+        self._deadline = time.monotonic() + seconds
+
+    def keep_deadline(self) -> None:
+        """Have the next read end when the deadline is there. Raises Lost when it was."""
+        if self._deadline is not None:
+            self._wait_at_most(self._deadline - time.monotonic(), "no sign of life within the time allowed")
+
+    def _wait_at_most(self, seconds: float, otherwise: str) -> None:
+        if seconds < 1e-3:
+            raise Lost(otherwise)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
     def gather(self, message: Message, body: bytes | None = None) -> None:
         """Add a message (with a small body, if it has one) to what the next `flush` writes."""
@@ -83,7 +124,7 @@ class Transport:
 
     def _write(self, data: bytes | bytearray) -> None:
         try:
-            self.socket.sendall(data)
+            (self._tls or self.socket).sendall(data)
         except OSError as error:
             raise Lost(_why(error)) from error
         self.sent += len(data)
@@ -112,6 +153,14 @@ class Transport:
         self.flush()
         position = 0
         while position < size:
+            if self._tls is not None:
+                data = os.pread(descriptor, min(size - position, RECEIVE_BODY_BYTES), position)
+                if not data:
+                    raise OSError("the file became shorter while it was sent")
+                self._write(data)
+                position += len(data)
+                self.connection.body_sent(len(data))
+                continue
             try:
                 count = os.sendfile(self.socket.fileno(), descriptor, position, min(size - position, 1 << 20))
             except OSError as error:
@@ -124,14 +173,36 @@ class Transport:
 
     def receive(self) -> Message | None:
         """The next message; None when the peer ended where it may. Raises Lost or a RemoteProtocolError."""
-        while True:
-            event = self.connection.next_event()
-            if event is not None:
-                assert not isinstance(event, Body), "read the body before the next message"
-                return event
-            if self.connection.ended:
-                return None
+        event = self.connection.next_event()
+        if event is None and not self.connection.ended:
             self._read()
+            event = self.connection.next_event()
+            if event is None and not self.connection.ended:
+                event = self._receive_rest()
+        assert not isinstance(event, Body), "read the body before the next message"
+        return event
+
+    def _receive_rest(self) -> Message | Body | None:
+        """What has begun to come, at the pace that is demanded."""
+        began, before = time.monotonic(), self.received
+        event = None
+        while event is None and not self.connection.ended:
+            self._keep_pace(began, before)
+            self._read()
+            event = self.connection.next_event()
+        self._end_pace()
+        return event
+
+    def _keep_pace(self, began: float, before: int) -> None:
+        if self.pace is not None and self._deadline is None:
+            allowed_s = self.pace.grace_s + (self.received - before) / self.pace.bytes_per_s
+            self._wait_at_most(
+                began + allowed_s - time.monotonic(), f"it sends fewer than {self.pace.bytes_per_s:g} bytes a second"
+            )
+
+    def _end_pace(self) -> None:
+        if self.pace is not None and self._deadline is None:
+            self.set_timeout(self._timeout_s)
 
     def wait_readable(self, seconds: float) -> bool:
         """Whether something is there to receive within this time."""
@@ -155,28 +226,60 @@ class Transport:
 
     def receive_body(self, sink: Callable[[bytes], object]) -> None:
         """The body of the message just received, piece by piece into `sink`. Raises as `receive`."""
+        began, before = time.monotonic(), self.received
         while self.connection.incoming_body:
             event = self.connection.next_event()
             if event is None:
+                self._keep_pace(began, before)
                 self._read()
             else:
                 assert isinstance(event, Body)
                 sink(event.data)
+        if self.received > before:
+            self._end_pace()
 
     def _read(self) -> None:
+        if self._deadline is not None:
+            self.keep_deadline()
         try:
             body = self.connection.incoming_body > RECEIVE_BYTES
-            data = self.socket.recv(RECEIVE_BODY_BYTES if body else RECEIVE_BYTES)
+            data = (self._tls or self.socket).recv(RECEIVE_BODY_BYTES if body else RECEIVE_BYTES)
         except OSError as error:
             raise Lost(_why(error)) from error
-        self.received += len(data)
-        self.connection.receive_data(data)
+        if data is not None:  # TLS had something to say to itself, or not yet a whole record
+            self.received += len(data)
+            self.connection.receive_data(data)
+
+    def say_farewell(self, error: Message, patience_s: float) -> None:
+        """Tell the peer why we give up, whoever's turn it is, and wait a little until it has read that."""
+        sock = self.socket
+        try:
+            sock.settimeout(patience_s)
+            (self._tls or sock).sendall(self.connection.farewell(error))
+            sock.shutdown(socket.SHUT_WR)
+            # To close with something unread is a reset, which may overtake what we said.
+            until = time.monotonic() + patience_s
+            while sock.recv(DISCARD_BYTES) and time.monotonic() < until:
+                pass
+        except OSError:
+            pass
+
+    def end(self, read_on: bool) -> None:
+        """End the stream that we write, and the one that we read unless it is to be read on. From any thread, also
+        while another reads or writes: the socket stays open, so that its number is nobody else's meanwhile."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR if read_on else socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket; a reader in another thread sees the end."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
+
+
+def _timeval(seconds: float) -> bytes:
+    whole = int(seconds)
+    return _TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
 
 
 def explain(error: Lost | ProtocolError | OSError) -> str:

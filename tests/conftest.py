@@ -4,8 +4,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 from server_vocabulary import Client, Gate, Server, open_server
+
+# How long one example takes says how busy the machine is, and nothing about the code.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 StartServer = Callable[..., Server]
 Connect = Callable[[Server], Client]

@@ -268,7 +268,8 @@ def open_server(scratch: Path, *options: str, env: Mapping[str, str] | None = No
         raise AssertionError(f"the server did not start: {server.line!r} {server.log()}")
     server.address = server.line.split()[2]
     host, _, port = server.address.rpartition(":")
-    server.host, server.port = host.strip("[]"), int(port)
+    if host != "unix":
+        server.host, server.port = host.strip("[]"), int(port)
     server.note_family()
     return server
 

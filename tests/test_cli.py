@@ -81,7 +81,7 @@ def test_a_wrong_variable(
     [
         ("jobs = 'x'\n", "client.toml: jobs: 'x'"),
         ("job = 1\n", "client.toml: unknown key 'job'"),
-        ("fallback = 'maybe'\n", "fallback 'maybe'"),
+        ("fallback = 'maybe'\n", "client.toml: fallback: 'maybe'"),
         ("hosts = ['a:b:c']\n", "hosts: 'a:b:c'"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_fault_of_ours_is_one_line_and_a_file(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("made up")
 
-    monkeypatch.setattr(cli, "_client_settings", fail)
+    monkeypatch.setattr("rakefarm.commands.build.client_settings", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert cli.build_main([]) == 70
     (line,) = capfd.readouterr().err.splitlines()

@@ -1,5 +1,6 @@
 """Settings files: what is read, in which order, and that every mistake is one clear line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,28 @@ def test_every_sort_of_value_is_read(tmp_path: Path) -> None:
         ("port = 1\nport = 2\n", "not TOML"),
         ("lease_s = nan\n", "lease_s"),
         ("lease_s = inf\n", "lease_s"),
+        ("lease_s = 0\n", r"lease_s: 0: write a number from 0\.01 to 60"),
+        ("lease_s = 86400\n", "lease_s"),
+        ("drain_s = 1e9\n", "drain_s"),
+        ("port = 65536\n", "port: 65536: write a number from 0 to 65535"),
+        ("slots = 5000\n", "slots"),
+        ("workers = 10000\n", "workers"),
+        ("path = 'bin:/usr/bin'\n", "path: .*directories from / on"),
+        ("path = ''\n", "path"),
+        ("path = '/bin::/usr/bin'\n", "path"),
+        ("shared = 'here'\n", "shared: 'here': write a whole path"),
+        ("sandbox_directory = './here'\n", "sandbox_directory"),
+        ("cache_directory = '~/store'\n", "cache_directory"),
+        ("environment = ['']\n", "environment"),
+        ("environment = ['A=1']\n", "environment"),
+        ("licenses = ['acme=0']\n", "licenses: .*NAME=COUNT"),
+        ("quiet_hours = 'nights'\n", "quiet_hours: .*like 22:00-06:30"),
+        ("[price]\nfault_half_life_s = 0\n", "fault_half_life_s"),
+        ("[price]\nquiet_weight = 1e30\n", r"\[price\]: quiet_weight: 1e\+30: write a number from 0 to 1000"),
+        ("[price]\nbase = {complie = 1}\n", "base: unknown key 'complie'; there are compile, link, other"),
+        ("[price]\nwork = {link = 1e9}\n", "work"),
+        ("[emulate]\ncores = 100000\n", r"\[emulate\]: cores"),
+        ("[emulate]\nspeed = 1000\n", r"\[emulate\]: speed"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, complaint: str) -> None:
@@ -100,6 +123,28 @@ def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, comp
         server(tmp_path, text)
     assert "settings.toml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attempts = 0", "attempts = 100000", "quote_s = 0", "quote_s = 1e9", "connect_s = 0.0", "jobs = 100000",
+        "local_jobs = 99999", "fallback = 'none'", "ledger_size = '1K'", "environment = ['X=']",
+    ],
+)  # fmt: skip
+def test_a_client_is_told_of_what_can_not_be_meant(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_settings(ClientSettings, "client.toml", written(tmp_path, text), {})
+    said = str(error.value)
+    assert "settings.toml: " + text.split()[0] in said and "write " in said and "\n" not in said
+
+
+@pytest.mark.parametrize(("cls", "name"), [(ClientSettings, "client.toml"), (ServerSettings, "server.toml")])
+def test_every_default_keeps_the_rules_and_stands_in_configs(cls: type, name: str, tmp_path: Path) -> None:
+    shown = (Path(__file__).resolve().parents[1] / "configs" / name).read_text()
+    # A setting is a comment with an equals sign, or the head of a table; prose is neither.
+    lines = [line[2:] for line in shown.splitlines() if re.match(r"# (\w+ = |\[)", line)]
+    assert load_settings(cls, name, written(tmp_path, "\n".join(lines)), {}) == cls()
 
 
 def test_bytes_that_are_not_text_are_told(tmp_path: Path) -> None:

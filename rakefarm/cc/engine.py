@@ -67,7 +67,7 @@ class Cancel:
         with self._lock:
             self.gone = True
             if self._link is not None:
-                self._link.interrupt()
+                self._link.cut()
 
 
 class Engine:

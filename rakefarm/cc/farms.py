@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rakefarm.cc.placement import Placement
 from rakefarm.cc.reasons import Local, Reason
@@ -70,17 +70,23 @@ class Farms:
         """The farm that a call with these variables is for. Raises Local when it names none, or a wrong one."""
         try:
             settings = load_settings(ClientSettings, "client.toml", None, environ)
+            if key_file := environ.get("RAKEFARM_KEY_FILE"):
+                settings = structs.replace(settings, key_file=key_file)
             named = environ.get("RAKEFARM_HOSTS") or "\n".join(settings.hosts)
             hosts = tuple(with_default_port(host, DEFAULT_PORT) for host in parse_host_list(named))
         except (ConfigError, HostSyntaxError) as error:
             raise Local(Reason.NO_HOST, str(error)) from error
+        hosts = tuple([host for host in hosts if not host.is_local])
         if not hosts:
             raise Local(Reason.NO_HOST)
         key = (hosts, settings)
         with self._lock:
             known = self._farms.get(key)
             if known is None:
-                farm = Farm(hosts, settings, self._environ, Stream(os.urandom(8).hex(), [], None))
+                try:
+                    farm = Farm(hosts, settings, environ, Stream(os.urandom(8).hex(), [], None))
+                except ConfigError as error:
+                    raise Local(Reason.NO_HOST, str(error)) from error
                 known = HostFarm(farm, Placement(farm), Experiences(self._environ), threading.Lock())
                 farm.start()
                 self._farms[key] = known

@@ -27,6 +27,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostReady,
@@ -39,18 +40,21 @@ RECENT_LIMIT = 20
 
 ESTIMATE_AFTER_S = 2.0
 ESTIMATE_AFTER_ACTIONS = 5
-"""Before this much has happened, an estimate of what remains would only be a guess."""
+"""Before this much has happened, an estimate of what remains that earlier builds don't help with is only a guess."""
+PRIOR_S = 2.0
+"""As if the farm had already worked for so long with all its slots: a rate to begin with, soon outweighed."""
 
 
 class ActionRow(Struct):
     """One action. Times are monotonic seconds, sizes bytes; `phase` is waiting, bidding, one of
-    ActionPhase's, or the outcome. While it is bid for, `price` is the lowest price so far."""
+    ActionPhase's, or the outcome. While it is bid for, `price` is the lowest price so far. `copy_host` runs a copy."""
 
     action: int
     set_name: str = ""
     line: int = 0
     command: str = ""
     host: str = ""
+    copy_host: str = ""
     phase: str = "waiting"
     price: float | None = None
     placed_s: float | None = None
@@ -58,6 +62,7 @@ class ActionRow(Struct):
     bytes_sent: int = 0
     bytes_received: int = 0
     detail: str = ""
+    expected_s: float = 0.0
 
     def elapsed_at(self, now_s: float) -> float | None:
         """Seconds it took, or has taken so far since it was placed; None while it waits."""
@@ -121,6 +126,8 @@ class Board:
         self._hosts: dict[str, HostRow] = {}
         self._outcomes = {"succeeded": 0, "failed": 0, "not_run": 0}
         self._actions = self._sets = self._set_number = 0
+        self._expected_s: float | None = None
+        self._expected_done_s = 0.0
         self._started_s: float | None = None
         self._ended_s: float | None = None
         self._handlers: dict[type[Event], Callable[[Any], ActionRow | None]] = {
@@ -133,6 +140,7 @@ class Board:
             ActionPlaced: self._action_placed,
             ActionPhase: self._action_phase,
             ActionRetried: self._action_retried,
+            CopyEnded: self._copy_ended,
             ActionFinished: self._action_finished,
             BuildFinished: self._build_finished,
         }
@@ -168,15 +176,23 @@ class Board:
             set_number=self._set_number,
             sets=self._sets,
             elapsed_s=elapsed_s,
-            remaining_s=self._remaining(elapsed_s),
+            remaining_s=self._remaining(now_s, elapsed_s),
         )
 
-    def _remaining(self, elapsed_s: float) -> float | None:
+    def _remaining(self, now_s: float, elapsed_s: float) -> float | None:
+        """From what earlier builds say that each action takes, and how fast that is got through now."""
         done = self._outcomes["succeeded"]
         left = self._actions - done
         # After a failure nobody here knows whether the later sets will be begun.
-        failed = self._outcomes["failed"] + self._outcomes["not_run"]
-        if failed or left <= 0 or done < ESTIMATE_AFTER_ACTIONS or elapsed_s < ESTIMATE_AFTER_S:
+        if self._outcomes["failed"] + self._outcomes["not_run"] or left <= 0:
+            return None
+        slots = sum(host.slots for host in self._hosts.values() if host.state == "ready")
+        if self._expected_s is not None and slots:
+            under_way = [min(row.expected_s, row.elapsed_at(now_s) or 0.0) for row in self._active.values()]
+            done_s = self._expected_done_s + sum(under_way)
+            rate = (done_s + slots * PRIOR_S) / (elapsed_s + PRIOR_S)
+            return max(0.0, self._expected_s - done_s) / rate
+        if done < ESTIMATE_AFTER_ACTIONS or elapsed_s < ESTIMATE_AFTER_S:
             return None
         return elapsed_s / done * left
 
@@ -187,15 +203,19 @@ class Board:
         return host
 
     def _take(self, action: int) -> ActionRow:
-        """Remove the action from wherever it stands; its host has one less running."""
+        """Remove the action from wherever it stands; its hosts have one less running."""
         row = self._active.pop(action, None)
         if row is not None:
             self._host(row.host).running -= 1
+            if row.copy_host:
+                self._host(row.copy_host).running -= 1
+                row.copy_host = ""
             return row
         return self._bidding.pop(action, None) or self._waiting.pop(action, None) or ActionRow(action)
 
     def _build_started(self, event: BuildStarted) -> None:
         self._actions, self._sets, self._started_s = event.actions, event.sets, event.time_s
+        self._expected_s = event.expected_s
         for name in event.hosts:
             self._host(name)
 
@@ -211,7 +231,7 @@ class Board:
         self._set_number = event.index + 1
 
     def _action_queued(self, event: ActionQueued) -> ActionRow:
-        row = ActionRow(event.action, event.set_name, event.line, event.command)
+        row = ActionRow(event.action, event.set_name, event.line, event.command, expected_s=event.expected_s or 0.0)
         self._waiting[event.action] = row
         return row
 
@@ -227,6 +247,11 @@ class Board:
         return row
 
     def _action_placed(self, event: ActionPlaced) -> ActionRow:
+        running = self._active.get(event.action) if event.backup else None
+        if running is not None and not running.copy_host:
+            running.copy_host = event.host
+            self._host(event.host).running += 1
+            return running
         row = self._take(event.action)
         row.host, row.price, row.phase, row.placed_s = event.host, event.price, "placed", event.time_s
         self._active[event.action] = row
@@ -238,9 +263,19 @@ class Board:
 
     def _action_phase(self, event: ActionPhase) -> ActionRow | None:
         row = self._active.get(event.action)
-        if row is not None:
+        if row is not None and row.host == event.host:
             row.phase = event.phase
             row.bytes_sent, row.bytes_received = event.bytes_sent, event.bytes_received
+        return row
+
+    def _copy_ended(self, event: CopyEnded) -> ActionRow | None:
+        row = self._active.get(event.action)
+        if row is None or not row.copy_host or event.host not in (row.host, row.copy_host):
+            return row
+        self._host(event.host).running -= 1
+        if event.host == row.host:
+            row.host = row.copy_host
+        row.copy_host = ""
         return row
 
     def _action_retried(self, event: ActionRetried) -> ActionRow:
@@ -252,6 +287,7 @@ class Board:
     def _action_finished(self, event: ActionFinished) -> ActionRow:
         row = self._take(event.action)
         self._outcomes[event.outcome] += 1
+        self._expected_done_s += row.expected_s
         row.host, row.phase, row.detail = event.host, event.outcome, event.detail
         row.elapsed_s, row.bytes_sent, row.bytes_received = (
             event.elapsed_s,

@@ -1,7 +1,8 @@
 """Carries out what the award policy decides: asks hosts, waits for slots, hands actions to runners, tells the rest.
 
-    runner threads ──finished, refused, lost──┐
-    main thread ──quotes, free slots, time────┴─► policy ──► effects: ask, wait (here), award (to a runner)
+    runner threads ──finished, superseded, refused, lost──┐
+    main thread ──quotes, free slots, time────────────────┴─► policy ──► effects: ask, wait (here),
+                                                                                  award, back up (to a runner)
 
 The policy is a pure object that sees one event at a time; whoever has an event calls it, under one lock, and carries
 out the effects. So a runner that ends an action usually gets its next one out of its own call, and nobody else is
@@ -15,16 +16,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
-
+from rakefarm.client.copies import STOP_S, Assignment, Copies, Losers
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
-from rakefarm.client.link import BEAT_S, MISSED_BEATS, Link
+from rakefarm.client.link import BEAT_S, MISSED_BEATS
+from rakefarm.client.market_record import MarketRecord
 from rakefarm.client.policy_guard import PolicyGuard
-from rakefarm.client.quotes import absurdity
+from rakefarm.client.quotes import Question, absurdity
 from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
 from rakefarm.events import QuoteReceived, Stream
 from rakefarm.market import policy as market
+from rakefarm.market.curve import Curve
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
@@ -34,26 +36,6 @@ REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
 SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 """A server that we wait at and that says nothing for so long is lost."""
-
-
-class Assignment(Struct, frozen=True):
-    """An action for a runner: where, at what price, and the link that holds a slot for it, if there is one."""
-
-    job: RemoteJob
-    member: Member
-    price: float
-    seconds: float
-    start_now: bool
-    link: Link | None = None
-    lease: int = 0
-
-
-class _Question(Struct, frozen=True):
-    member: Member
-    link: Link
-    job: RemoteJob
-    waits: bool
-    deadline: float
 
 
 class Broker:
@@ -82,11 +64,14 @@ class Broker:
         self._policy = PolicyGuard(self, make_policy, stream, self._restart)
         self._members = {member.name: member for member in farm.members}
         self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
-        self._flying: set[int] = set()
-        self._questions: dict[int, _Question] = {}
-        self._leases: dict[str, tuple[Link, Offer]] = {}
+        self._flying: dict[int, set[str]] = {}  # where each action runs
+        self._copies: dict[int, Copies] = {}  # of repeatable actions
+        self._questions: dict[int, Question] = {}
+        self._leases: dict[str, tuple[Question, Offer]] = {}
         self._refusals = Refusals()
+        self._record = MarketRecord(stream.emit)
         self._asked_again: dict[object, float] = {}
+        self._quoted_as: dict[object, int] = {}  # by task, the action that hosts were asked for last
         self._down: set[str] = set()
         self._absent: set[str] = set()  # hosts of which nothing had been heard when the set began
         self._reviving: set[str] = set()
@@ -94,6 +79,7 @@ class Broker:
         self._abandoned = False
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._losers = Losers(lambda: os.eventfd_write(self._wake, 1))
         self._epoll.register(self._wake, select.EPOLLIN)
 
     # --- the policy's view ----------------------------------------------------------------------------
@@ -113,9 +99,10 @@ class Broker:
     # --- in the main thread ---------------------------------------------------------------------------
 
     def run_set(self, jobs: Sequence[RemoteJob]) -> None:
-        """Have all these jobs performed; answers when each has been finished or given up."""
+        """Have all these jobs performed; answers when each has been finished or given up, and nothing of them runs."""
         with self._lock:
             self._jobs = {job.number: job for job in jobs}
+            self._copies.clear()
             self._refusals = Refusals()
             usable = self._farm.usable()
             self._down = {member.name for member in self._farm.members} - {member.name for member in usable}
@@ -123,7 +110,7 @@ class Broker:
             self._absent = {member.name for member in usable} - {each.name for each in facts}
             self._do(self._policy.handle(market.SetStarted(tuple([job.market for job in jobs]), facts)))
             self._check_hopeless()
-        while self._jobs and not self._abandoned:
+        while (self._jobs or self._losers) and not self._abandoned:
             self._serve_once()
         self._end_questions()
 
@@ -131,7 +118,7 @@ class Broker:
         now = time.monotonic()
         due = [question.deadline for question in list(self._questions.values())]
         due += [self._wake_at] if self._wake_at is not None else []
-        due += [*self._asked_again.values()]
+        due += [*self._asked_again.values(), *self._losers.due()]
         due += [now + REVIVE_S] if self._down else []
         wait_s = max(0.0, min(due) - now) if due else -1
         for descriptor, _ in self._epoll.poll(wait_s):
@@ -148,6 +135,8 @@ class Broker:
                 if question.deadline <= now:
                     self._drop_question(descriptor)
                     self._host_failed(question.member, f"no quote within {self._quote_s:g} s")
+            for host in self._losers.cut_overdue(now):
+                self._host_failed(self._members[host], f"it did not stop an action within {STOP_S:g} s")
             if self._wake_at is not None and self._wake_at <= now:
                 self._wake_at = None
                 self._do(self._policy.handle(market.Woken()))
@@ -194,7 +183,7 @@ class Broker:
                 return
             if answer is None:
                 if question.waits:  # a beat: it lives
-                    self._questions[descriptor] = _Question(
+                    self._questions[descriptor] = Question(
                         question.member, question.link, question.job, True, time.monotonic() + SILENCE_S
                     )
                 return
@@ -202,7 +191,7 @@ class Broker:
             del self._questions[descriptor]
             self._note(question, answer)
 
-    def _note(self, question: _Question, answer: Offer | Decline) -> None:
+    def _note(self, question: Question, answer: Offer | Decline) -> None:
         job, member = question.job, question.member
         absurd = absurdity(answer) if isinstance(answer, Offer) else ""
         if not isinstance(answer, Offer) or absurd:
@@ -218,12 +207,12 @@ class Broker:
             self._check_hopeless()
             return
         self._refusals.forget(job.market.task, member.name)
+        self._record.offer(member.name, job.market.task, answer, time.monotonic())
         if question.waits and answer.lease:
-            self._leases[member.name] = (question.link, answer)
-            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve)))
-            unused = self._leases.pop(member.name, None)
-            if unused is not None:
-                self._farm.discard(unused[0])  # which gives the slot up at once
+            self._leases[member.name] = (question, answer)
+            self._do(self._policy.handle(market.SlotFree(member.name, answer.curve, job.market)))
+            if self._leases.pop(member.name, None) is not None:
+                self._farm.discard(question.link)  # not used: which gives the slot up at once
             return
         self._farm.give_back(member, question.link)
         terms = {term.name: term.value for term in answer.terms}
@@ -248,23 +237,32 @@ class Broker:
 
     # --- what happened, from any thread ---------------------------------------------------------------
 
-    def finished(self, job: RemoteJob, host: str, seconds: float, curve: object) -> None:
+    def finished(self, job: RemoteJob, host: str, seconds: float, curve: Curve | None, succeeded: bool) -> None:
         """A runner has ended a job, one way or the other."""
         with self._lock:
             self._end(job)
-            event = market.Finished(job.market, host, seconds, curve)  # type: ignore[arg-type]
-            self._do(self._policy.handle(event))
+            if curve is not None:
+                self._record.curve(host, curve, time.monotonic())
+            self._do(self._policy.handle(market.Finished(job.market, host, seconds, curve, succeeded)))
 
-    def refused(self, job: RemoteJob, host: str, curve: object) -> None:
-        """The host was full."""
+    def superseded(self, job: RemoteJob, host: str) -> None:
+        """What ran there has been stopped: a copy was first."""
         with self._lock:
-            self._flying.discard(job.number)
-            self._do(self._policy.handle(market.Refused(job.market, host, curve)))  # type: ignore[arg-type]
+            self._losers.ended(self._copies[job.number])
+            self._left(job, host)
+            self._do(self._policy.handle(market.Superseded(job.market, host)))
+
+    def refused(self, job: RemoteJob, host: str, curve: Curve, lacking: bool) -> None:
+        """The host was full; or, when `lacking`, others hold what the job needs."""
+        with self._lock:
+            self._left(job, host)
+            self._record.curve(host, curve, time.monotonic())
+            self._do(self._policy.handle(market.Refused(job.market, host, curve, lacking)))
 
     def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
         """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so."""
         with self._lock:
-            self._flying.discard(job.number)
+            self._left(job, host)
             effects = [*self._policy.handle(market.Lost(job.market, host))]
             if host_down:
                 effects = [effect for effect in effects if getattr(effect, "host", "") != host]
@@ -278,8 +276,11 @@ class Broker:
         self._abandoned = True
         os.eventfd_write(self._wake, 1)
 
+    def _left(self, job: RemoteJob, host: str) -> None:
+        self._flying[job.number] = self._flying.get(job.number, set()) - {host}
+
     def _end(self, job: RemoteJob) -> None:
-        self._flying.discard(job.number)
+        self._flying.pop(job.number, None)
         self._jobs.pop(job.number, None)
         if not self._jobs:
             os.eventfd_write(self._wake, 1)
@@ -300,15 +301,16 @@ class Broker:
 
     def _restart(self) -> market.SetStarted:
         """What a policy has to know that takes over in the middle of a set."""
-        pending = tuple([job.market for job in self._jobs.values() if job.number not in self._flying])
+        pending = tuple([job.market for job in self._jobs.values() if not self._flying.get(job.number)])
         return market.SetStarted(pending, tuple([m.facts() for m in self._farm.usable() if m.ready]))
 
     def _do(self, effects: Sequence[market.Effect]) -> None:
         for effect in effects:
             match effect:
-                case market.Award(job, host, price, seconds, start_now):
-                    self._award(job, host, price, seconds, start_now)
+                case market.Award():
+                    self._award(effect)
                 case market.Ask(job, hosts):
+                    self._quoted_as[job.task] = job.number
                     for host in hosts:
                         if job.number in self._jobs:
                             self._ask(self._jobs[job.number], self._members[host], waits=False)
@@ -319,16 +321,28 @@ class Broker:
                     self._wake_at = when if self._wake_at is None else min(self._wake_at, when)
                     os.eventfd_write(self._wake, 1)
 
-    def _award(self, job: market.Job, host: str, price: float, seconds: float, start_now: bool) -> None:
-        if job.number not in self._jobs or job.number in self._flying:
+    def _award(self, award: market.Award) -> None:
+        job, host = award.job, award.host
+        running = self._flying.get(job.number, set())
+        if isinstance(award, market.BackUp):
+            wanted = job.repeatable and len(running) == 1 and host not in running
+        else:
+            wanted = not running
+        if job.number not in self._jobs or not wanted:
             return
-        self._flying.add(job.number)
+        self._flying[job.number] = {host, *running}
+        copies = self._copies.setdefault(job.number, Copies(self._losers.watch)) if job.repeatable else None
+        if copies is not None:
+            copies.enter(host)
         link, lease = None, 0
-        held = self._leases.pop(host, None)
-        if held is not None:
-            link, lease = held[0], held[1].lease
-        member = self._members[host]
-        self._assign(Assignment(self._jobs[job.number], member, price, seconds, start_now, link, lease))
+        held = self._leases.get(host)
+        if held is not None and held[0].job.task.needs == self._jobs[job.number].task.needs:
+            del self._leases[host]
+            link, lease = held[0].link, held[1].lease
+        terms = self._record.terms(host, job.task, award.price)
+        quoted_as = self._quoted_as.get(job.task, 0)
+        mine = self._jobs[job.number]
+        self._assign(Assignment(mine, self._members[host], award, terms, quoted_as, link, lease, copies))
 
     def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
         while (link := self._farm.checkout(member)) is not None:
@@ -339,7 +353,7 @@ class Broker:
                 continue
             descriptor = link.transport.socket.fileno()
             deadline = time.monotonic() + (SILENCE_S if waits else self._quote_s)
-            self._questions[descriptor] = _Question(member, link, job, waits, deadline)
+            self._questions[descriptor] = Question(member, link, job, waits, deadline)
             self._epoll.register(descriptor, select.EPOLLIN)
             os.eventfd_write(self._wake, 1)  # the main thread has a new deadline
             return
@@ -353,7 +367,7 @@ class Broker:
         asked = {question.job.market.task for question in self._questions.values()}
         idle: dict[object, list[RemoteJob]] = {}
         for job in self._jobs.values():
-            if job.number not in self._flying and job.market.task not in asked:
+            if not self._flying.get(job.number) and job.market.task not in asked:
                 idle.setdefault(job.market.task, []).append(job)
         for task, jobs in idle.items():
             if task in self._asked_again:

@@ -2,24 +2,26 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
+from rakefarm import __version__
 from rakefarm.client.dispatch import Dispatcher, Interrupted
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
+from rakefarm.client.jobs import expect
+from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan
 from rakefarm.client.rakefile_model import Rakefile, locate
 from rakefarm.config import ClientSettings
+from rakefarm.embedded import EmbeddedServer, WaitReady
 from rakefarm.events import BuildFinished, BuildStarted, Consumer, Notice, Stream
 from rakefarm.exitcodes import ExitStatus
-from rakefarm.hosts import Host
+from rakefarm.hosts import LOCAL, Host
 from rakefarm.market.policy import Policy, View
-
-EmbeddedFarm = Callable[[], AbstractContextManager[Host]]
-"""Starts a server on this machine for as long as the context lasts; only the command line knows how."""
 
 
 def build(
@@ -30,10 +32,10 @@ def build(
     consumers: list[Consumer],
     *,
     keep_going: bool,
-    embedded: EmbeddedFarm,
+    embedded: EmbeddedServer,
     make_policy: Callable[[View], Policy],
 ) -> int:
-    """Run the whole of `rakefile` on `hosts`, or on an embedded farm when there are none and one is needed.
+    """Run the whole of `rakefile` on `hosts`, or on this machine alone when there are none and one is needed.
 
     Answers the exit status, or raises what a consumer raised. SIGINT and SIGTERM stop every command, here and on the
     servers, within two seconds.
@@ -43,17 +45,19 @@ def build(
     plan = Plan(rakefile, keep_going)
     started = time.monotonic()
     needs_farm = any(action.remote for action_set in rakefile.sets for action in action_set.actions)
+    alone = needs_farm and not hosts
+    some = (hosts or [Host(LOCAL)]) if needs_farm else []
+    places = Places(environ, settings.local_slots, lambda text: stream.emit(Notice(level="warning", text=text)))
     interrupted = messages = 0
     with _signals_raise():
         try:
-            if needs_farm and not hosts:
-                with embedded() as host:
-                    messages = _run(plan, rakefile, [host], settings, environ, stream, make_policy, embedded=True)
-            else:
-                some = hosts if needs_farm else []
-                messages = _run(plan, rakefile, some, settings, environ, stream, make_policy, embedded=False)
+            with local_server(some, places, embedded) as local:
+                farm = Farm(some, settings, environ, stream, local)
+                messages = _run(plan, rakefile, farm, settings, environ, stream, make_policy, places, alone)
         except Interrupted as interruption:
             interrupted = interruption.number
+        finally:
+            places.release_all()
     if stream.failure is not None:
         raise stream.failure
     status = _status(plan, interrupted)
@@ -75,42 +79,64 @@ def build(
     return status
 
 
+@contextmanager
+def local_server(hosts: Sequence[Host], places: Places, embedded: EmbeddedServer) -> Iterator[WaitReady | None]:
+    """The server of this machine, when it is one of the hosts."""
+    if not any(host.is_local for host in hosts):
+        yield None
+        return
+    with embedded(places.shares) as wait_ready:
+        yield wait_ready
+
+
 def _run(
     plan: Plan,
     rakefile: Rakefile,
-    hosts: Sequence[Host],
+    farm: Farm,
     settings: ClientSettings,
     environ: Mapping[str, str],
     stream: Stream,
     make_policy: Callable[[View], Policy],
-    embedded: bool,
+    places: Places,
+    alone: bool,
 ) -> int:
     """Answers how many messages of the protocol it took."""
+    experiences = Experiences(environ)
+    expectations = expect(plan, experiences.history)
     stream.emit(
         BuildStarted(
             rakefile=rakefile.path,
             actions=plan.total,
             sets=len(plan.sets),
-            hosts=tuple(host.address for host in hosts),
-            embedded=embedded,
+            hosts=tuple(member.name for member in farm.members),
+            embedded=alone,
+            policy=settings.policy,
+            expected_s=expectations.total_s,
+            cores=len(os.sched_getaffinity(0)),
+            software=_software(),
         )
     )
     for warning in rakefile.warnings:
         stream.emit(Notice(level="warning", text=locate(rakefile.path, warning)))
-    if embedded:
+    if alone:
         stream.emit(
             Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
-    farm = Farm(hosts, settings, environ, stream)
-    experiences = Experiences(environ)
     try:
         farm.start()
-        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences).run()
+        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences, expectations, places).run()
     finally:
         farm.close()
-        if hosts:
+        if farm.members:
             experiences.save()
     return farm.messages
+
+
+def _software() -> str:
+    """What builds, for whoever reads of it later. `platform` would tell the same and take longer to import."""
+    system = os.uname()
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"rakefarm {__version__}, Python {python}, {system.sysname} {system.release} {system.machine}"
 
 
 def _status(plan: Plan, interrupted: int) -> ExitStatus:

@@ -55,7 +55,21 @@ class Crew(Generic[Item]):
 
     def grow_to(self, most: int) -> None:
         """Have as many runners as there is work for, up to this."""
-        self._most = max(self._most, most)
+        with self._lock:
+            self._most = max(self._most, most)
+            lacking = min(self._most, self._outstanding) - len(self._threads)
+            hired = [] if self._stopping else [self._hire() for _ in range(lacking)]
+        for thread in hired:
+            thread.start()
+
+    @property
+    def most(self) -> int:
+        """How many runners there may be."""
+        return self._most
+
+    def _hire(self) -> threading.Thread:
+        self._threads.append(threading.Thread(target=self._work, name=self._name, daemon=True))
+        return self._threads[-1]
 
     def submit(self, item: Item) -> None:
         """Have it done by a runner, as soon as one is free."""
@@ -65,8 +79,7 @@ class Crew(Generic[Item]):
                 self._settled.clear()
             hire = len(self._threads) < min(self._most, self._outstanding)
             if hire:
-                self._threads.append(threading.Thread(target=self._work, name=self._name, daemon=True))
-                thread = self._threads[-1]
+                thread = self._hire()
         if self._mine.ending and self._mine.following is None and not hire:
             self._mine.following = item
             return
@@ -90,11 +103,13 @@ class Crew(Generic[Item]):
 
     def stop(self) -> None:
         """Begin nothing more; wait a little for the runners to end."""
-        self._stopping = True
-        for _ in self._threads:
+        with self._lock:
+            self._stopping = True
+            threads = list(self._threads)
+        for _ in threads:
             self._queue.put(None)
         deadline = time.monotonic() + JOIN_S
-        for thread in self._threads:
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     # --- in a runner thread ---------------------------------------------------------------------------

@@ -10,22 +10,29 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from rakefarm.client.broker import Assignment, Broker
+from rakefarm.client.broker import Broker
+from rakefarm.client.copies import Assignment, Superseded
 from rakefarm.client.crew import Crew
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.inputs import InputError, measure
-from rakefarm.client.jobs import RemoteJob, describe
+from rakefarm.client.jobs import Expectations, RemoteJob, describe
 from rakefarm.client.outputs import OutputError
-from rakefarm.client.perform import LOCAL, HostGone, Performed, Performer
+from rakefarm.client.perform import HostGone, Performed, Performer
+from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan, PlannedAction, PlannedSet
 from rakefarm.client.remote import Declined
 from rakefarm.client.report import Report, closing_events
 from rakefarm.config import ClientSettings
-from rakefarm.events import ActionQueued, ActionRetried, SetStarted, Stream
+from rakefarm.events import ActionQueued, ActionRetried, CopyEnded, SetStarted, Stream
+from rakefarm.hosts import LOCAL
+from rakefarm.market.curve import Curve
 from rakefarm.market.policy import Policy, View
+from rakefarm.slots import MAX_SLOTS
 from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
+
+_NOTHING_CAME_OF_IT = (Declined, Lost, ProtocolError, HostGone, Superseded, InputError, OutputError, OSError)
 
 
 class Interrupted(BaseException):
@@ -48,13 +55,17 @@ class Dispatcher:
         stream: Stream,
         make_policy: Callable[[View], Policy],
         experiences: Experiences,
+        expectations: Expectations,
+        places: Places,
     ) -> None:
         self._plan = plan
+        self._expected_s = expectations.seconds
         self._lock = threading.Lock()  # of the plan and the attempts
         self._farm = farm
         self._settings = settings
         self._stream = stream
         self._experiences = experiences
+        self._places = places
         self._performer = Performer(farm, settings, environ, stream)
         self._here: Crew[tuple[PlannedAction, bool]] = Crew(LOCAL, self._run_here)
         self._there: Crew[Assignment] = Crew("remote", self._run_there, farm.flush_idle, lambda: self._broker.abandon())
@@ -72,6 +83,7 @@ class Dispatcher:
         )
 
         farm.listener = self._heard
+        places.lent = self._grow_here
 
     def _heard(self, member: Member) -> None:
         """A host came late."""
@@ -98,7 +110,7 @@ class Dispatcher:
         self._stream.emit(SetStarted(index=planned_set.index, set_name=planned_set.name, actions=len(actions)))
         jobs: list[RemoteJob] = []
         started = time.monotonic()
-        self._here.grow_to(self._local_limit())
+        self._here.grow_to(min(self._local_limit(), self._places.limit))
         self._there.grow_to(self._remote_limit())
         for planned in actions:
             self._stream.emit(
@@ -108,6 +120,7 @@ class Dispatcher:
                     line=planned.action.line,
                     command=planned.action.command,
                     remote=planned.action.remote,
+                    expected_s=self._expected_s.get(planned.number),
                 )
             )
             job = self._look_at(planned)
@@ -139,7 +152,11 @@ class Dispatcher:
         return self._settings.jobs or max(1, self._farm.slots)
 
     def _local_limit(self) -> int:
-        return self._settings.local_jobs or self._settings.jobs or max(8, 2 * (os.cpu_count() or 1))
+        return self._settings.local_jobs or self._settings.jobs or MAX_SLOTS
+
+    def _grow_here(self) -> None:
+        """A local command only waits, perhaps for one that has not begun."""
+        self._here.grow_to(min(self._local_limit(), self._here.most + 1))
 
     # --- in a runner thread ---------------------------------------------------------------------------
 
@@ -148,12 +165,15 @@ class Dispatcher:
         if self._performer.cancelled:
             return  # else the runners of what was just killed would begin the next, only to kill it
         started = time.monotonic()
-        with self._lock:
-            self._plan.started(planned.number)
-        try:
-            report = self._performer.perform_local(planned, staged)
-        except (InputError, OutputError, OSError) as error:
-            report = _failure(error)
+        with self._places.place(self._performer.cancelling) as place:
+            if place is None:
+                return
+            with self._lock:
+                self._plan.started(planned.number)
+            try:
+                report = self._performer.perform_local(planned, staged, place)
+            except (InputError, OutputError, OSError) as error:
+                report = _failure(error)
         self._finish(planned, report, started)
 
     def _run_there(self, assignment: Assignment) -> None:
@@ -164,32 +184,46 @@ class Dispatcher:
         started = time.monotonic()
         with self._lock:
             self._plan.started(job.number)
-            attempt = self._attempts.get(job.number, 0) + 1
-        curve = None
+            attempt = self._attempts.get(job.number, 0) + 1 + assignment.is_backup
         try:
             performed = self._performer.perform_remote(assignment, attempt)
-            report, curve = performed.report, performed.curve
-            self._learn(job, performed)
-        except Declined as declined:
-            if declined.reason in ("full", "license_in_use") and declined.curve is not None:
-                full = declined.curve
-                with self._lock:
-                    self._plan.taken_back(job.number)
-                self._there.end_with(lambda: self._broker.refused(job, host, full))
-            else:
-                self._lose(assignment, str(declined), "")
+        except _NOTHING_CAME_OF_IT as error:
+            self._leave(assignment, error, started)
             return
-        except (Lost, ProtocolError) as error:
-            self._lose(assignment, f"lost: {explain(error)}", "")
+        self._learn(job, performed)
+        self._finish(job.planned, performed.report, started)
+        seconds, succeeded = time.monotonic() - started, performed.report.outcome is Outcome.SUCCEEDED
+        self._there.end_with(lambda: self._broker.finished(job, host, seconds, performed.curve, succeeded))
+
+    def _leave(self, assignment: Assignment, error: Exception, started: float) -> None:
+        """There is no result. The action is bid for again if that may help, unless a copy of it runs or has won."""
+        job, host, copies = assignment.job, assignment.member.name, assignment.copies
+        if self._performer.cancelled:
             return
-        except HostGone as error:
-            self._lose(assignment, f"lost: {error}", str(error))
+        try:
+            others = copies is not None and copies.leave(host)
+        except Superseded:
+            self._there.end_with(lambda: self._broker.superseded(job, host))
             return
-        except (InputError, OutputError, OSError) as error:
-            report = _failure(error)
-        self._finish(job.planned, report, started)
-        seconds = time.monotonic() - started
-        self._there.end_with(lambda: self._broker.finished(job, host, seconds, curve))
+        match error:
+            case Declined(reason="full" | "license_in_use" as reason, curve=Curve() as curve):
+                if others:
+                    self._stream.emit(CopyEnded(action=job.number, host=host, reason=str(error)))
+                else:
+                    with self._lock:
+                        self._plan.taken_back(job.number)
+                self._there.end_with(lambda: self._broker.refused(job, host, curve, reason == "license_in_use"))
+            case Declined():
+                self._lose(assignment, str(error), "", others)
+            case Lost() | ProtocolError():
+                self._lose(assignment, f"lost: {explain(error)}", "", others)
+            case HostGone():
+                self._lose(assignment, f"lost: {error}", str(error), others)
+            case _ if others:
+                self._lose(assignment, _failure(error).detail, "", others)
+            case _:
+                self._finish(job.planned, _failure(error), started)
+                self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None, succeeded=False))
 
     def _learn(self, job: RemoteJob, performed: Performed) -> None:
         result = performed.result
@@ -199,17 +233,21 @@ class Dispatcher:
                     job.signature, job.task.kind, job.task.input_bytes, result.work_s, result.peak_memory_bytes
                 )
 
-    def _lose(self, assignment: Assignment, reason: str, host_down: str) -> None:
-        """The farm lost or took back an action: it is bid for again, a bounded number of times."""
+    def _lose(self, assignment: Assignment, reason: str, host_down: str, others: bool) -> None:
+        """The farm lost or took back an action: it is bid for again, a bounded number of times. When `others` run of
+        it, they are the action from now on."""
         job, host = assignment.job, assignment.member.name
-        if self._performer.cancelled:
-            return
         with self._lock:
-            self._plan.taken_back(job.number)
             attempts = self._attempts[job.number] = self._attempts.get(job.number, 0) + 1
+            if not others:
+                self._plan.taken_back(job.number)
+        if others:
+            self._stream.emit(CopyEnded(action=job.number, host=host, reason=reason))
+            self._there.end_with(lambda: self._broker.lost(job, host, host_down))
+            return
         if self._settings.fallback == "never" or attempts >= self._settings.attempts:
             self._fall_back(job, f"{host}: {reason}")
-            self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None))
+            self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None, succeeded=False))
             return
         self._stream.emit(ActionRetried(action=job.number, host=host, reason=reason))
         self._there.end_with(lambda: self._broker.lost(job, host, host_down))

@@ -6,13 +6,16 @@ doubles; one that never was is not. Links are kept, the one used last first, sin
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from rakefarm.client.link import HostFailed, Link, connect
+from rakefarm.client.credentials import load_credentials
+from rakefarm.client.link import Link, connect
+from rakefarm.client.reach import HostFailed
 from rakefarm.config import ClientSettings
-from rakefarm.events import HostLeftOut, HostReady, Stream
+from rakefarm.embedded import EmbeddedFailed, WaitReady
+from rakefarm.events import HostLeftOut, HostReady, Notice, Stream
 from rakefarm.hosts import Host
 from rakefarm.market.policy import HostFacts
 from rakefarm.transport import Lost
@@ -39,17 +42,12 @@ class Member(Struct):
     problem: str = ""
     asked_again_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
-    sent: set[bytes] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
 
     def facts(self) -> HostFacts:
         """What a policy is told of it."""
         return HostFacts(self.name, min(self.slots, self.host.slots or self.slots), self.cores)
-
-    def knows(self, digests: Iterable[bytes]) -> bool:
-        """Whether it has been sent all of this content, as far as we know."""
-        return self.sent.issuperset(digests)
 
     def transfer_seconds(self, sizes: Sequence[tuple[str, int]]) -> float:
         """How long sending what it lacks of these files (name and size in bytes) would take, as far as we know: by
@@ -64,13 +62,21 @@ class Member(Struct):
 
 
 class Farm:
-    """All hosts of one build. For any thread, except `start`."""
+    """All hosts of one build. For any thread, except `start`. Raises ConfigError when the keys can't be read."""
 
     def __init__(
-        self, hosts: Sequence[Host], settings: ClientSettings, environ: Mapping[str, str], stream: Stream
+        self,
+        hosts: Sequence[Host],
+        settings: ClientSettings,
+        environ: Mapping[str, str],
+        stream: Stream,
+        local: WaitReady | None = None,
     ) -> None:
+        """`local`: where the server of this machine listens, if it is one of the hosts."""
+        self._local = local
         self._settings = settings
         self._environ = environ
+        self._credentials = load_credentials(settings, hosts, environ)
         self._stream = stream
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -146,8 +152,9 @@ class Farm:
                 self._in_use.add(link)
                 return link
         try:
-            link = connect(member.host, self._environ, self._settings.connect_s)
-        except HostFailed as error:
+            place = self._place_of(member.host)
+            link = connect(place, self._environ, self._settings.connect_s, self._credentials)
+        except (HostFailed, EmbeddedFailed) as error:
             self.leave_out(member, str(error))
             return None
         with self._lock:
@@ -167,9 +174,19 @@ class Farm:
                     slots=welcome.slots,
                     server_version=welcome.software[:100],
                     isolation=welcome.isolation[:100],
+                    authentication=welcome.authentication[:100],
                 )
             )
+            if welcome.authentication == "insecure":
+                text = f"{member.name} is insecure: anybody on the network can run programs there, or pass for it"
+                self._stream.emit(Notice(level="warning", text=text))
         return link
+
+    def _place_of(self, host: Host) -> Host:
+        if not host.is_local:
+            return host
+        assert self._local is not None
+        return self._local()
 
     def give_back(self, member: Member, link: Link) -> None:
         """Keep a link for the next question."""
@@ -211,7 +228,6 @@ class Farm:
             member.problem = reason
             member.asked_again_at = time.monotonic() + member.pause_s
             member.pause_s = min(member.pause_s * 2, LONGEST_PAUSE_S)
-            member.sent.clear()
             member.names.clear()
             idle, member.idle = member.idle, []
         for link in idle:

@@ -94,7 +94,8 @@ class Frame:
         sizes = ((), (sent + received,), (sent, received))[self._size_columns]
         numbers = f"{price_text(row.price):>6} {duration_text(row.elapsed_at(self._snapshot.now_s)):>7} "
         numbers += "".join(f"{size_text(size) if size else '':>9} " for size in sizes)
-        front = f"{row.action:>6} {self._fit(brief_text(row.host), self._host_width)} "
+        hosts = f"{row.host} {row.copy_host}" if row.copy_host else row.host
+        front = f"{row.action:>6} {self._fit(brief_text(hosts), self._host_width)} "
         room = max(0, self._width - len(front) - len(phase) - 1 - len(numbers))
         # A host's name may hold wide characters, but its column has a fixed number of cells.
         room += len(front) - cell_len(front)

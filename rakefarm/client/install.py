@@ -101,7 +101,7 @@ class Installation:
                 os.link(file.path, aside, follow_symlinks=False)
                 step.aside = aside
         if file.name is None:
-            _link(file)
+            link_unnamed(file.descriptor, file.path, _beside(file))
         else:
             os.replace(file.name, file.path)
             file.name = None
@@ -157,19 +157,18 @@ def _beside(file: Arrived, ending: bytes = b"") -> bytes:
     return os.path.join(os.path.dirname(file.path), name)
 
 
-def _link(file: Arrived) -> None:
-    """Name an unnamed file: at once where the name is free, else beside it and then over it."""
-    source = b"/proc/self/fd/%d" % file.descriptor
+def link_unnamed(descriptor: int, path: bytes, beside: bytes) -> None:
+    """Name an unnamed file (O_TMPFILE): at once where the name is free, else `beside` it and then over it."""
+    source = b"/proc/self/fd/%d" % descriptor
     try:
         # The directory is not used for an absolute name, but with one given Python calls linkat(2), which follows.
-        os.link(source, file.path, src_dir_fd=file.descriptor, follow_symlinks=True)
+        os.link(source, path, src_dir_fd=descriptor, follow_symlinks=True)
     except FileExistsError:
-        beside = _beside(file)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
-        os.link(source, beside, src_dir_fd=file.descriptor, follow_symlinks=True)
+        os.link(source, beside, src_dir_fd=descriptor, follow_symlinks=True)
         try:
-            os.replace(beside, file.path)
+            os.replace(beside, path)
         except OSError:
             os.unlink(beside)
             raise

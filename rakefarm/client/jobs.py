@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from rakefarm.client.inputs import Measured
-from rakefarm.client.plan import PlannedAction
+from rakefarm.client.plan import Plan, PlannedAction
 from rakefarm.market.bid import Coefficients
 from rakefarm.market.history import History, signature_of
 from rakefarm.market.kind import kind_of
@@ -47,8 +47,34 @@ def describe(planned: PlannedAction, measured: Measured, history: History) -> Re
         seen.memory_bytes if seen else 0,
     )
     expected_s = seen.work_s if seen else DEFAULT_WORK_S[kind]
-    job = Job(planned.number, expected_s, (kind, action.needs))
+    job = Job(
+        planned.number, expected_s, (kind, action.needs), action.needs, repeatable=action.repeatable, known=work_s > 0.0
+    )
     return RemoteJob(planned, task, job, signature, measured.sizes)
+
+
+class Expectations(Struct, frozen=True):
+    """What each action is expected to take before it is looked at, by number, and all together (reference seconds);
+    empty and None when most were never seen."""
+
+    seconds: Mapping[int, float]
+    total_s: float | None
+
+
+def expect(plan: Plan, history: History) -> Expectations:
+    """What earlier builds tell of this one, for an estimate of its end."""
+    seconds: dict[int, float] = {}
+    sure = 0
+    for planned_set in plan.sets:
+        for planned in planned_set.actions:
+            command = planned.action.command
+            kind = kind_of(command)
+            seen = history.predict(signature_of(command), kind, 0)
+            sure += bool(seen and seen.sure)
+            seconds[planned.number] = seen.work_s if seen else DEFAULT_WORK_S[kind]
+    if 2 * sure < len(seconds) or not seconds:
+        return Expectations({}, None)
+    return Expectations(seconds, sum(seconds.values()))
 
 
 def command_of(job: RemoteJob) -> bytes:

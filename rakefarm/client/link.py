@@ -1,13 +1,15 @@
 """One kept connection to a server: introduced, then asked for quotes and given actions, one thing at a time."""
 
-import contextlib
 import os
 import select
 import socket
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rakefarm import __version__, transport
+from rakefarm.client.credentials import Credentials
+from rakefarm.client.reach import HostFailed, Way, reach
 from rakefarm.hosts import Host
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role
@@ -15,12 +17,14 @@ from rakefarm.wire.messages import (
     PROTOCOL_NAME,
     PROTOCOL_VERSIONS,
     Ack,
+    Challenge,
     Decline,
     Error,
     Hello,
     Message,
     Offer,
     Progress,
+    Proof,
     Quote,
     QuoteRequest,
     Task,
@@ -28,23 +32,26 @@ from rakefarm.wire.messages import (
     Welcome,
 )
 
+if TYPE_CHECKING:
+    import ssl
+
+    from rakefarm.security.keys import Key
+
 NONCE_BYTES = 32
+NO_CREDENTIALS = Credentials()
 BEAT_S = 2.0
 MISSED_BEATS = 3
 """So many missed PROGRESS messages in a row, and the server is lost."""
 
 
-class HostFailed(Exception):
-    """A host can't be used; the text says why, for a person."""
-
-
 class Link:
     """A connection to one host, past its first exchange. Not for two threads at once."""
 
-    def __init__(self, host: str, link: Transport, welcome: Welcome) -> None:
+    def __init__(self, host: str, link: Transport, welcome: Welcome, way: Way) -> None:
         self.host = host
         self.transport = link
         self.welcome = welcome
+        self._way = way
 
     # --- asking for a price ---------------------------------------------------------------------------
 
@@ -96,14 +103,19 @@ class Link:
             raise refused(message)
         return message
 
-    def interrupt(self) -> None:
-        """From another thread: end the connection, so that whoever reads from it finds it lost."""
-        with contextlib.suppress(OSError):
-            self.transport.socket.shutdown(socket.SHUT_RDWR)
+    def give_up(self) -> None:
+        """End our half: the server stops what it does for us, and then closes, which is what `receive` waits for. From
+        any thread, as the next."""
+        self.transport.end(read_on=True)
+
+    def cut(self) -> None:
+        """End both halves: whoever waits in `receive` waits no longer."""
+        self.transport.end(read_on=False)
 
     def close(self) -> None:
         """Leave; the server then frees what it holds for us."""
         self.transport.close()
+        self._way.close()
 
 
 def refused(message: Message) -> RemoteProtocolError | Lost:
@@ -113,73 +125,93 @@ def refused(message: Message) -> RemoteProtocolError | Lost:
     return RemoteProtocolError(f"{type(message).__name__} was not expected")
 
 
-def connect(host: Host, environ: Mapping[str, str], connect_s: float) -> Link:
-    """A new link to `host`, whose port is set. Raises HostFailed within about `connect_s` seconds for each address."""
-    assert host.port is not None
-    sock = _open(host, connect_s)
+def connect(
+    host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials = NO_CREDENTIALS
+) -> Link:
+    """A new link to `host`, whose port is set, past all proofs. Raises HostFailed within about `connect_s` seconds for
+    each address."""
+    way = reach(host, environ, credentials, connect_s)
+    link = Transport(way.socket, Connection(Role.CLIENT))
     try:
-        transport.configure(sock)
-        sock.setblocking(True)
-        link = Transport(sock, Connection(Role.CLIENT))
-        link.set_timeout(connect_s)
-        welcome = _introduce(link, environ)
+        link.set_deadline(way.connect_s)
+        certificate = b""
+        if credentials.context is not None and host.way != "unix":
+            certificate = _encrypt(link, credentials.context, host)
+        key = credentials.key if host.way != "unix" else None
+        welcome = _introduce(link, environ, key, certificate)
         link.set_timeout(BEAT_S * MISSED_BEATS + 1.0)
-        return Link(host.address, link, welcome)
+        return Link(host.address, link, welcome, way)
     except (Lost, ProtocolError, OSError) as error:
-        sock.close()
         silent = isinstance(error, Lost) and "no sign of life" in str(error)
         text = (
-            f"it accepted the connection and did not answer within {connect_s:g} s"
+            f"it accepted the connection and did not answer within {way.connect_s:g} s"
             if silent
             else (transport.explain(error))
         )
+        text = way.explain(text)
+        link.close()
+        way.close()
         raise HostFailed(text) from error
 
 
-def _open(host: Host, connect_s: float) -> socket.socket:
-    assert host.port is not None
+def _encrypt(link: Transport, context: "ssl.SSLContext", host: Host) -> bytes:
+    """Speak TLS from now on; answers the server's certificate. Raises Lost."""
+    from rakefarm.security.tls import TlsFailed, TlsStream
+
+    tls = TlsStream(link.socket, context, server_side=False, name=host.name.rpartition("@")[2])
     try:
-        found = socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "no valid name"
-        raise HostFailed(f"the name can't be resolved: {reason}") from error
-    problem = "no address"
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        sock.settimeout(connect_s)
-        try:
-            sock.connect(address)
-            return sock
-        except TimeoutError:
-            problem = f"no answer within {connect_s:g} s"
-        except OSError as error:
-            problem = error.strerror or str(error)
-            if isinstance(error, ConnectionRefusedError):
-                problem = "connection refused; is rakeserver running there?"
-        sock.close()
-    raise HostFailed(problem)
+        tls.handshake(link.keep_deadline)
+    except TlsFailed as error:
+        raise Lost(f"TLS: {error}; we have a key, so it needs the same one") from error
+    except BlockingIOError as error:
+        raise Lost("no sign of life within the time allowed") from error
+    link.encrypt(tls)
+    return tls.peer_certificate
 
 
-def _introduce(link: Transport, environ: Mapping[str, str]) -> Welcome:
+def _introduce(link: Transport, environ: Mapping[str, str], key: "Key | None", certificate: bytes) -> Welcome:
     user = environ.get("USER") or environ.get("LOGNAME") or str(os.getuid())
+    nonce = os.urandom(NONCE_BYTES)
     link.send(
         Hello(
             protocol=PROTOCOL_NAME,
             versions=PROTOCOL_VERSIONS,
             capabilities=(),
-            nonce=os.urandom(NONCE_BYTES),
+            nonce=nonce,
             client=f"{user}@{socket.gethostname()}"[:200].encode("utf-8", "replace").decode(),
             software=__version__,
         )
     )
+    message = _receive(link)
+    if key is not None:
+        message = _prove(link, message, key, nonce, certificate)
+    if isinstance(message, Challenge):
+        raise Lost("it asks for a key, and we have none: see rakefarm key --help")
+    assert isinstance(message, Welcome)
+    if message.version not in PROTOCOL_VERSIONS or not 1 <= message.slots <= 65536:
+        raise RemoteProtocolError(f"the server chose version {message.version} and has {message.slots} slots")
+    return message
+
+
+def _prove(link: Transport, message: Message, key: "Key", nonce: bytes, certificate: bytes) -> Message:
+    """Prove that we hold the key, and see that the server does; answers its WELCOME. Raises Lost."""
+    from rakefarm.security.proof import check_server, prove
+
+    if not isinstance(message, Challenge):
+        raise Lost("it asks for no key, and ours must be proved: it is another server, or has lost its key")
+    link.send(Proof(key.name, prove(key, Role.CLIENT, nonce, message.nonce, certificate)))
+    welcome = _receive(link)
+    if not isinstance(welcome, Welcome) or not check_server(key, welcome.proof, nonce, message.nonce, certificate):
+        raise Lost("it has not proved that it holds our key: somebody may stand between us")
+    return welcome
+
+
+def _receive(link: Transport) -> Message:
     message = link.receive()
     if message is None:
         raise Lost("the server closed the connection")
     if isinstance(message, Error):
         raise Lost(message.text)
-    assert isinstance(message, Welcome)
-    if message.version not in PROTOCOL_VERSIONS or not 1 <= message.slots <= 65536:
-        raise RemoteProtocolError(f"the server chose version {message.version} and has {message.slots} slots")
     return message
 
 

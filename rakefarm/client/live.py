@@ -22,7 +22,8 @@ from rich.console import Console
 
 from rakefarm.client.board import Board
 from rakefarm.client.frame import FEWEST_ROWS, MAX_ROWS, Frame, drawing
-from rakefarm.client.plain import Channel, Narrator, ViewError, summary_lines
+from rakefarm.client.plain import Channel, Narrator, ViewError, summary_lines, warning_lines
+from rakefarm.client.summary import Summary
 from rakefarm.events import ActionFinished, ActionOutput, BuildFinished, BuildStarted, Event
 
 REFRESH_S = 0.25
@@ -34,7 +35,7 @@ class LiveView:
     """The table on stderr, actions' output above it. Safe from any thread.
 
     Raises as `rakefarm.client.plain` says; what the refresh thread could not write is raised by the next
-    call. `clock` gives monotonic seconds. Without `threaded` nothing is drawn but by `refresh`.
+    call. `clock` gives monotonic seconds, as the events' are. Without `threaded` nothing is drawn but by `refresh`.
     """
 
     def __init__(
@@ -45,17 +46,21 @@ class LiveView:
         verbose: int = 0,
         colour: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        pace: float = 1.0,
         threaded: bool = True,
     ) -> None:
-        """Without a `stdout` the actions' standard output is shown elsewhere."""
+        """Without a `stdout` the actions' standard output is shown elsewhere. The clock is `pace` times as fast as the
+        real one."""
         self._stdout = stdout
         self._stderr = stderr
         self._one_place = stdout is not None and stdout.same_place(stderr)
         self._colour = colour
         self._clock = clock
+        self._gather_s = GATHER_S * pace
         self._fancy = stderr.encoding.lower().replace("-", "").startswith("utf")
         self._narrator = Narrator(verbose)
         self._board = Board()
+        self._summary = Summary()
         self._lock = threading.Lock()
         self._failure: ViewError | None = None
         self._console = Console(
@@ -87,6 +92,7 @@ class LiveView:
             self._write(self._stdout, event.stdout)
         with self._lock:
             row = self._board.apply(event)
+            self._summary.apply(event)
             if isinstance(event, ActionOutput):
                 self._output(event)
             else:
@@ -98,12 +104,12 @@ class LiveView:
                     self._start()
                 elif isinstance(event, BuildFinished):
                     self._drawing = False
-                    for line in summary_lines(self._board, event):
+                    for line in (*summary_lines(self._board, self._summary, event), *warning_lines(self._summary)):
                         self._say(line.painted(self._colour))
             if (self._pending or self._drawn) and (
                 not self._drawing
                 or self._pending_bytes > PENDING_LIMIT_BYTES
-                or (self._pending and self._clock() - self._written_s >= GATHER_S)
+                or (self._pending and self._clock() - self._written_s >= self._gather_s)
             ):
                 self._flush()
         self._raise_failure()

@@ -2,25 +2,27 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 
 from msgspec import Struct, structs
 
 from rakefarm.client import local, remote
-from rakefarm.client.broker import Assignment
-from rakefarm.client.farm import Farm, Member
+from rakefarm.client.copies import Assignment, Copies
+from rakefarm.client.farm import Farm
 from rakefarm.client.guard import Guard
 from rakefarm.client.inputs import Hasher, Manifest, declared_paths
 from rakefarm.client.jobs import RemoteJob, command_of
 from rakefarm.client.link import Link
 from rakefarm.client.outputs import Claims, Incoming, OutputError, current_umask
+from rakefarm.client.places import NESTED, Place
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.client.report import Report, report_local
 from rakefarm.config import ClientSettings
-from rakefarm.events import ActionPhase, ActionPlaced, Notice, Stream
+from rakefarm.events import ActionPhase, ActionPlaced, CopyEnded, Notice, Stream
+from rakefarm.hosts import LOCAL
 from rakefarm.market.curve import Curve
 from rakefarm.wire.messages import Result, Variable
 
-LOCAL = "local"
 PASSED_VARIABLES = frozenset({b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH"})
 
 
@@ -50,6 +52,7 @@ class Performer:
         self._guard = Guard()
         self._claims = Claims()
         self._umask = current_umask()
+        self._environ[NESTED] = b"1"
         self._cancel = os.eventfd(0, os.EFD_CLOEXEC)
         self.cancelled = False
 
@@ -58,6 +61,11 @@ class Performer:
         self.cancelled = True
         os.eventfd_write(self._cancel, 1)
         self._farm.close()
+
+    @property
+    def cancelling(self) -> int:
+        """A descriptor that becomes readable when nothing more is to begin."""
+        return self._cancel
 
     def begin_set(self) -> None:
         """From here on two actions that make the same path are of one set."""
@@ -79,21 +87,13 @@ class Performer:
     def perform_remote(self, assignment: Assignment, attempt: int) -> Performed:
         """Run an action on the host that it was awarded to, once.
 
-        Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, InputError, or
-        OSError when something of ours fails.
+        Raises Lost, a protocol error or Declined (all: not run), HostGone when no link can be had, Superseded when a
+        copy was first, InputError, or OSError when something of ours fails.
         """
         job, member = assignment.job, assignment.member
-        self._stream.emit(
-            ActionPlaced(
-                action=job.number,
-                host=member.name,
-                price=assignment.price,
-                attempt=attempt,
-                seconds=assignment.seconds,
-            )
-        )
         link = assignment.link
         try:
+            self._tell_placed(assignment, attempt)
             manifest = self._hasher.manifest(job.planned.action.requires)
             order = self._order(job, manifest, assignment)
         except BaseException:
@@ -107,7 +107,26 @@ class Performer:
             link = self._farm.checkout(member)
             if link is None:
                 raise HostGone(member.problem or "it can't be reached")
-        return self._attempt(job, order, member, link)
+        return self._attempt(assignment, order, link)
+
+    def _tell_placed(self, assignment: Assignment, attempt: int) -> None:
+        host, award, copies = assignment.member.name, assignment.award, assignment.copies
+        placed = ActionPlaced(
+            action=assignment.job.number,
+            host=host,
+            price=award.price,
+            attempt=attempt,
+            seconds=award.seconds,
+            terms=assignment.terms,
+            quoted_as=assignment.quoted_as,
+            runner_up=award.runner_up,
+            runner_up_price=award.runner_up_price,
+            backup=assignment.is_backup,
+        )
+        if copies is None:
+            self._stream.emit(placed)
+        else:
+            copies.start(host, lambda: self._stream.emit(placed))
 
     def _order(self, job: RemoteJob, manifest: Manifest, assignment: Assignment) -> remote.Order:
         action = job.planned.action
@@ -120,10 +139,11 @@ class Performer:
             environment=self._passed,
             label=f"{job.planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
             lease=assignment.lease,
-            start_now=assignment.start_now,
+            start_now=assignment.award.start_now,
         )
 
-    def _attempt(self, job: RemoteJob, order: remote.Order, member: Member, link: Link) -> Performed:
+    def _attempt(self, assignment: Assignment, order: remote.Order, link: Link) -> Performed:
+        job, member, copies = assignment.job, assignment.member, assignment.copies
         transport = link.transport
         sent, received = transport.sent, transport.received
         report = Report(Outcome.SUCCEEDED, host=member.name)
@@ -143,43 +163,56 @@ class Performer:
             )
 
         try:
+            if copies is not None:
+                copies.connect(member.name, link)
             executed = remote.execute(order, member, link, incoming, report.stdout, report.stderr, tell)
             report.judge(executed.result)
+            if copies is not None:
+                self._win(assignment, copies)
             if report.outcome is Outcome.SUCCEEDED:
                 self._install(job.planned, incoming, report)
             link.acknowledge()
-        except remote.Declined:
-            self._farm.give_back(member, link)
-            report.close()
-            raise
-        except BaseException:
-            self._farm.discard(link)
+        except BaseException as error:
+            if copies is not None:
+                copies.disconnect(member.name)
+            if isinstance(error, remote.Declined):
+                self._farm.give_back(member, link)
+            else:
+                self._farm.discard(link)
             report.close()
             raise
         finally:
             incoming.close()
         report.bytes_sent, report.bytes_received = transport.sent - sent, transport.received - received
+        report.bytes_saved = executed.bytes_saved
         member.names.update(name for name, _ in job.sizes)
         member.names.update(report.outputs)
         self._farm.give_back(member, link)
         return Performed(report, executed.result, executed.curve)
 
+    def _win(self, assignment: Assignment, copies: Copies) -> None:
+        """Everything has arrived, but has no name yet. Raises Superseded."""
+        losers = copies.win(assignment.member.name)
+        number = assignment.job.number
+        self._stream.emit(*[CopyEnded(action=number, host=loser, reason="superseded") for loser in losers])
+
     # --- here -----------------------------------------------------------------------------------------
 
-    def perform_local(self, planned: PlannedAction, staged: bool = False) -> Report:
-        """Run it on this machine, in the working directory or `staged`. Raises InputError or OSError."""
+    def perform_local(self, planned: PlannedAction, staged: bool, place: Place) -> Report:
+        """Run it on this machine, in the working directory or `staged`, in its place. Raises InputError or OSError."""
         action = planned.action
         self._stream.emit(
             ActionPlaced(action=planned.number, host=LOCAL, price=None),
             ActionPhase(action=planned.number, host=LOCAL, phase="running"),
         )
+        run = partial(self._guard.run, beat=place.beat)
         incoming = Incoming()
         try:
             if staged or local.needs_staging(action):
                 manifest = self._hasher.manifest(action.requires)
-                result = local.run_staged(action, manifest, self._environ, self._cancel, incoming, self._guard.run)
+                result = local.run_staged(action, manifest, self._environ, self._cancel, incoming, run)
             else:
-                result = local.run_here(action, self._environ, self._cancel, self._guard.run)
+                result = local.run_here(action, self._environ, self._cancel, run)
             report = report_local(result, LOCAL)
             if report.outcome is Outcome.SUCCEEDED:
                 self._install(planned, incoming, report)

@@ -15,7 +15,7 @@ import os
 import select
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, ClassVar, TextIO, cast
 
 from msgspec import Struct
 
@@ -28,38 +28,49 @@ from rakefarm.client.board import (
     safe_text,
     size_text,
 )
+from rakefarm.client.summary import Summary
 from rakefarm.events import (
     ActionFinished,
     ActionOutput,
     ActionPlaced,
     ActionRetried,
     BuildFinished,
+    CopyEnded,
     Event,
     HostLeftOut,
     Notice,
     QuoteReceived,
 )
+from rakefarm.exitcodes import ExitStatus
 
 Stream = BinaryIO | TextIO | int
 NOT_RUN_LINES = 3
 """Actions that are named when one reason (the whole farm is gone, say) keeps many from being run."""
-COLOUR_CODES = {"red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
+COLOUR_CODES = {"bold": "\x1b[1m", "red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
 
 
 class ViewError(Exception):
-    """What is to be shown cannot be; the text is one line for the user."""
+    """What is to be shown cannot be; the text is one line for the user. `status` is what to end with."""
+
+    status: ClassVar[ExitStatus] = ExitStatus.USAGE
 
 
 class OutputClosedError(ViewError):
     """Whoever read one of our streams has gone: nobody sees the rest."""
 
+    status = ExitStatus.OUTPUT_CLOSED
+
 
 class TerminalGoneError(OutputClosedError):
     """The terminal that we wrote to was closed."""
 
+    status = ExitStatus.HUNG_UP
+
 
 class OutputFailedError(ViewError):
     """One of our streams takes no more: its disk is full, say."""
+
+    status = ExitStatus.ACTION_FAILED
 
 
 class Channel:
@@ -155,11 +166,11 @@ class Line(Struct, frozen=True):
         label = self.label
         if colour and label and self.colour:
             label = f"{COLOUR_CODES[self.colour]}{label}\x1b[0m"
-        return f"{self.prefix}{label}{' ' if label else ''}{self.text}\n"
+        return f"{self.prefix}{label}{' ' if label and self.text else ''}{self.text}\n"
 
 
 class Narrator:
-    """Events in words. `verbose` 1 adds a line per placed and retried action, 2 one per quote;
+    """Events in words. `verbose` 1 adds a line per placed and retried action and per copy, 2 one per quote;
     `quiet` leaves only warnings, errors and failures."""
 
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
@@ -168,7 +179,7 @@ class Narrator:
         self._not_run: Counter[str] = Counter()  # by reason
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
         self._told: set[type[Event]] = {ActionFinished, HostLeftOut, Notice, BuildFinished}
-        self._told |= {ActionPlaced, ActionRetried} if self._verbose >= 1 else set()
+        self._told |= {ActionPlaced, ActionRetried, CopyEnded} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
 
     def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
@@ -199,9 +210,12 @@ class Narrator:
                 colour = "red" if event.level == "error" else "yellow"
                 yield Line(safe_text(event.text), f"{safe_text(event.level)}:", colour, "rakefarm: ")
             case ActionPlaced():
-                again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                price = "" if event.price is None else f" at {price_text(event.price)}"
-                yield Line(f"{self._who(event.action, row)}: on {safe_text(event.host)}{price}{again}")
+                again = f", attempt {event.attempt}" if event.attempt > 1 and not event.backup else ""
+                copy = "a copy " if event.backup else ""
+                yield Line(f"{self._who(event.action, row)}: {copy}on {_terms_of(event)}{again}")
+            case CopyEnded():
+                reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
+                yield Line(f"{self._who(event.action, row)}: {reason}", "copy:", "yellow")
             case ActionRetried():
                 reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
                 yield Line(f"{self._who(event.action, row)}: {reason}", "again:", "yellow")
@@ -225,13 +239,26 @@ class Narrator:
         return f"{self._who(event.action, row)}: {safe_text(event.detail) or event.outcome}{where}"
 
 
+def _terms_of(event: ActionPlaced) -> str:
+    """Where an action was placed, at what price, what that promises, and who would have been next."""
+    text = safe_text(event.host)
+    if event.price is not None:
+        text += f" at {price_text(event.price)}"
+    if event.seconds is not None:
+        text += f", {duration_text(event.seconds)} promised"
+    if event.runner_up:
+        text += f", before {safe_text(event.runner_up)} at {price_text(event.runner_up_price)}"
+    return text
+
+
 def counted(count: int, noun: str) -> str:
     """ "1 action", "2 actions"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
-    """How it all ended: a line for the build, and one for each host that ran something or was left out."""
+def summary_lines(board: Board, summary: Summary, event: BuildFinished) -> Iterator[Line]:
+    """How it all ended: a line for the build, what it came to, and a line for each host that ran something or was left
+    out."""
     snapshot = board.snapshot(event.time_s, 0)
     parts = [counted(snapshot.totals.done, "action")]
     for count, word in (
@@ -247,10 +274,18 @@ def summary_lines(board: Board, event: BuildFinished) -> Iterator[Line]:
         yield Line(text, "interrupted:", "red", "rakefarm: ")
     else:
         yield Line(f"rakefarm: {text}")
+    for line in summary.lines(event):
+        yield Line(f"  {line}")
     hosts = [host for host in snapshot.hosts if host.done or host.state == "left out"]
     name_width = min(40, max((len(safe_text(host.host)) for host in hosts), default=0))
     for host in hosts:
         yield Line(f"  {safe_text(host.host):<{name_width}}  {host_text(host)}")
+
+
+def warning_lines(summary: Summary) -> Iterator[Line]:
+    """What nobody should miss of a build that has ended."""
+    if nothing := summary.nothing_ran_remotely:
+        yield Line("", nothing, "bold", "rakefarm: ")
 
 
 def host_text(host: HostRow) -> str:
@@ -284,6 +319,7 @@ class PlainView:
         self._quiet = quiet
         self._colour = colour
         self._board = Board()
+        self._summary = Summary()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -295,9 +331,11 @@ class PlainView:
                 self._stderr.write(event.stderr)
             return
         row = self._board.apply(event)
+        self._summary.apply(event)
         lines = [line.painted(self._colour) for line in self._narrator.lines(event, row)]
-        if isinstance(event, BuildFinished) and not self._quiet:
-            lines += [line.painted(self._colour) for line in summary_lines(self._board, event)]
+        if isinstance(event, BuildFinished):
+            ending = [*(() if self._quiet else summary_lines(self._board, self._summary, event))]
+            lines += [line.painted(self._colour) for line in (*ending, *warning_lines(self._summary))]
         if lines:
             self._say("".join(lines))
 

@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 
 from rakefarm.client.board import safe_text
-from rakefarm.client.build import EmbeddedFarm
+from rakefarm.client.build import local_server
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
 from rakefarm.client.inputs import measure
 from rakefarm.client.jobs import describe
+from rakefarm.client.places import Places
 from rakefarm.client.plain import Channel
 from rakefarm.client.plan import Plan, PlannedAction
 from rakefarm.client.quotes import ask_every_host
 from rakefarm.client.rakefile_model import Rakefile, locate
 from rakefarm.config import ClientSettings
+from rakefarm.embedded import EmbeddedServer
 from rakefarm.events import Stream
 from rakefarm.exitcodes import ExitStatus
-from rakefarm.hosts import Host
+from rakefarm.hosts import LOCAL, Host
 from rakefarm.market.history import History
 
 
@@ -26,7 +27,7 @@ def preview(
     hosts: Sequence[Host],
     settings: ClientSettings,
     environ: Mapping[str, str],
-    embedded: EmbeddedFarm,
+    embedded: EmbeddedServer,
     stdout: Channel,
     stderr: Channel,
 ) -> int:
@@ -35,10 +36,10 @@ def preview(
         _print(stderr, f"rakefarm: warning: {locate(rakefile.path, warning)}")
     plan = Plan(rakefile)
     needs_farm = any(planned.action.remote for part in plan.sets for planned in part.actions)
-    own = embedded() if needs_farm and not hosts else nullcontext()
-    with own as host:
-        stream = Stream("", [])
-        farm = Farm([host] if host else hosts if needs_farm else [], settings, environ, stream)
+    some = (hosts or [Host(LOCAL)]) if needs_farm else []
+    places = Places(environ, settings.local_slots, lambda text: _print(stderr, f"rakefarm: warning: {text}"))
+    with local_server(some, places, embedded) as local:
+        farm = Farm(some, settings, environ, Stream("", []), local)
         history = Experiences(environ).history
         try:
             farm.start(math.inf)

@@ -23,10 +23,7 @@ def pseudonyms(key_path: str) -> Callable[[dict[str, Any]], None]:
 
     Raises OSError when there is no key and none can be made: better no ledger than one that tells all.
     """
-    key = _read_key(key_path) or _make_key(key_path)
-
-    def hashed(text: str) -> str:
-        return blake2b(text.encode("utf-8", "surrogateescape"), key=key, digest_size=HASH_BYTES).hexdigest()
+    hashed = _hasher(_read_key(key_path) or _make_key(key_path))
 
     def veil(record: dict[str, Any]) -> None:
         for name in ("rakefile", "command", "set_name"):
@@ -45,6 +42,22 @@ def pseudonyms(key_path: str) -> Callable[[dict[str, Any]], None]:
             record["reason"] = f"{word}{colon}{hashed(text)}" if text else word
 
     return veil
+
+
+def pseudonym(text: str, key_path: str) -> str | None:
+    """What stands for this name where the key in `key_path` was used; None without one that can be read."""
+    try:
+        key = _read_key(key_path)
+    except OSError:
+        return None
+    return None if key is None else _hasher(key)(text)
+
+
+def _hasher(key: bytes) -> Callable[[str], str]:
+    def hashed(text: str) -> str:
+        return blake2b(text.encode("utf-8", "surrogateescape"), key=key, digest_size=HASH_BYTES).hexdigest()
+
+    return hashed
 
 
 def _read_key(path: str) -> bytes | None:

@@ -1,14 +1,27 @@
-"""Every host's answer to one question, all asked at once: for `-n` and `rakefarm quote`, where nothing is awarded."""
+"""Questions to hosts; and every host's answer to one, all asked at once: for `-n` and `rakefarm quote`, where nothing
+is awarded."""
 
 import time
 
 from msgspec import Struct
 
 from rakefarm.client.farm import Farm, Member
+from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import Link, wait_readable
 from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer, Task
+
+
+class Question(Struct, frozen=True):
+    """What a host was asked over a link, or whether it is waited at, and until when it may answer (monotonic
+    seconds)."""
+
+    member: Member
+    link: Link
+    job: RemoteJob
+    waits: bool
+    deadline: float
 
 
 class Answer(Struct, frozen=True):
@@ -76,6 +89,8 @@ def absurdity(offer: Offer) -> str:
         return f"an absurd price: {offer.price:g} for {offer.seconds:g} s"
     if not (0 < curve.speed < 1e6 and curve.cores and curve.slots and 0 <= curve.busy < 1e6 and curve.free_in_s):
         return "an absurd price curve"
+    if not (0 <= curve.load_average < 1e6 and 0 <= curve.sample_age_s < ABSURD):
+        return "an absurd load in its price curve"
     if not all(0 <= time < ABSURD for time in curve.free_in_s):
         return "an absurd time in its price curve"
     return ""

@@ -6,7 +6,7 @@ The grammar, for people, is docs/rakefile.md. In short, by a line's first column
     HOSTS = host ...
     name:                  opens an action set
         action             a command for the shell; `remote-` in front sends it to the farm
-            requires ...   deeper lines belong to the action above: requires, produces, needs, timeout
+            requires ...   deeper lines belong to the action above: requires, produces, needs, timeout, repeatable
 
 Reading goes on after an error, so that one run shows several. A nameless set stands in for a header that
 couldn't be read, so that the actions below it are no further errors.
@@ -16,7 +16,7 @@ import re
 
 from msgspec import Struct, field
 
-from rakefarm.client.rakefile_details import parse_size, read_names, read_needs, read_timeout
+from rakefarm.client.rakefile_details import check_bare, parse_size, read_names, read_needs, read_timeout
 from rakefarm.client.rakefile_lines import (
     BLANKS,
     LineError,
@@ -111,6 +111,7 @@ class _ActionDraft(Struct):
     produces: list[str] | None = None
     needs: list[tuple[str, str]] = field(default_factory=list)
     timeout_s: float | None = None
+    repeatable: bool = False
 
     def freeze(self) -> Action:
         return Action(
@@ -121,6 +122,7 @@ class _ActionDraft(Struct):
             None if self.produces is None else tuple(self.produces),
             tuple(self.needs),
             self.timeout_s,
+            self.repeatable,
         )
 
 
@@ -258,6 +260,9 @@ class _Parser:
                 if action.timeout_s is not None:
                     self._warn(indent + 1, "a second timeout for the same action; this one holds")
                 action.timeout_s = read_timeout(line, offset)
+            case "repeatable" if deep:
+                check_bare(line, offset, "repeatable")
+                action.repeatable = True
             case _:
                 self._warn(
                     indent + 1,
@@ -279,7 +284,7 @@ class _Parser:
             wanted = "write it right behind, like remote-cc -c a.c"
             raise LineError(column, f"'remote-' without a command; {wanted}")
         program = first_word(command)
-        if program in ("produces", "needs") and not remote:
+        if program in ("produces", "needs", "repeatable") and not remote:
             self._warn(column, f"an action that runs {program!r}; indent it deeper if it describes the one above")
         return _ActionDraft(command, remote, self._line)
 

@@ -1,4 +1,4 @@
-"""What the lines below an action may hold: names, resources, a time limit; each checked where it is read.
+"""What the lines below an action may hold: names, resources, a time limit, nothing; each checked where it is read.
 
 Every reader takes a line without its comment and the offset behind its first word, and raises LineError.
 """
@@ -41,6 +41,14 @@ def read_timeout(line: str, offset: int) -> float:
         wanted = f"seconds above 0 and up to {MAX_TIMEOUT_S}, like 'timeout 60'"
         raise LineError(column, f"timeout wants {wanted}, not {quoted(text)}")
     return timeout_s
+
+
+def check_bare(line: str, offset: int, word: str) -> None:
+    """That nothing follows the `word`, which says it all."""
+    found = words(line, offset)
+    if found:
+        wanted = "names of files go on a 'requires' line of their own"
+        raise LineError(found[0].column, f"{word} stands alone, without {quoted(found[0].text)}; {wanted}")
 
 
 def parse_size(text: str) -> int | None:

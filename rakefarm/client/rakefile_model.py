@@ -34,6 +34,8 @@ class Action(Struct, frozen=True):
     """Resources in file order, '' for a value that was not given; `mem` and `cpu` values are checked."""
     timeout_s: float | None = None
     """Seconds, finite and above 0; None for no limit."""
+    repeatable: bool = False
+    """It may run twice at one time: it changes nothing but its own outputs, and either run's will do."""
 
 
 class ActionSet(Struct, frozen=True):

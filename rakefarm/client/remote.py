@@ -41,10 +41,11 @@ class Declined(Exception):
 
 
 class Executed(Struct, frozen=True):
-    """A command's end, and the server's fresh curve."""
+    """A command's end, the server's fresh curve, and the bytes of inputs that it had already."""
 
     result: Result
     curve: Curve | None
+    bytes_saved: int
 
 
 class Order(Struct, frozen=True):
@@ -93,21 +94,21 @@ def execute(
             label=order.label,
         )
     )
-    if member.knows(entry.sha256 for entry in order.manifest.entries):
-        tell("running", 0.0, 0)
+    # As far as we know: a host that lacks inputs, which only it knows, says so a round trip later.
+    tell("running", 0.0, 0)
     result: Result | None = None
+    bytes_saved = order.manifest.total_bytes
     while True:
         match link.receive():
             case NeedFiles(indexes):
                 tell("sending", 0.0, 0)
-                _supply(order.manifest, indexes, member, link)
+                bytes_saved -= _supply(order.manifest, indexes, member, link)
                 tell("running", 0.0, 0)
             case Progress(phase, _, cpu_s, memory_bytes):
                 tell("queued" if phase == "queued" else "running", cpu_s, memory_bytes)
             case Decline(reason, text, curves):
                 if reason not in ("full", "license_in_use"):
-                    member.sent.clear()  # it may have lost what it had
-                    member.names.clear()
+                    member.names.clear()  # it may have lost what it had
                 raise Declined(reason, text, curves[0] if curves else None)
             case Result() as result:
                 if result.outcome not in OUTCOMES:
@@ -118,16 +119,16 @@ def execute(
                 link.transport.receive_body(stderr.write)
             case Output() as output:
                 tell("receiving", 0.0, 0)
-                _receive_output(order, output, incoming, member, link)
+                _receive_output(order, output, incoming, link)
             case Delivered(curves):
                 assert result is not None, "the state table puts RESULT first"
-                member.sent.update(entry.sha256 for entry in order.manifest.entries)
-                return Executed(result, curves[0] if curves else None)
+                return Executed(result, curves[0] if curves else None, bytes_saved)
             case message:
                 raise RemoteProtocolError(f"{type(message).__name__} was not expected")
 
 
-def _supply(manifest: Manifest, indexes: tuple[int, ...], member: Member, link: Link) -> None:
+def _supply(manifest: Manifest, indexes: tuple[int, ...], member: Member, link: Link) -> int:
+    """Send these inputs; answers their size in bytes."""
     transport = link.transport
     started, before = time.monotonic(), transport.sent
     for index in indexes:
@@ -140,10 +141,10 @@ def _supply(manifest: Manifest, indexes: tuple[int, ...], member: Member, link: 
             os.close(descriptor)
     transport.send(Supplied())
     member.note_sent(transport.sent - before, time.monotonic() - started)
+    return sum([manifest.entries[index].size for index in indexes])
 
 
-def _receive_output(order: Order, output: Output, incoming: Incoming, member: Member, link: Link) -> None:
+def _receive_output(order: Order, output: Output, incoming: Incoming, link: Link) -> None:
     if order.produces is not None and output.path not in order.produces:
         raise RemoteProtocolError("an output that was not declared")
     incoming.receive(output, link.transport.receive_body)
-    member.sent.add(output.sha256)

@@ -25,6 +25,7 @@ class Report(Struct):
     peak_memory_bytes: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    bytes_saved: int = 0
     outputs: tuple[str, ...] = ()
     stdout: process.Capture = field(default_factory=process.Capture)
     stderr: process.Capture = field(default_factory=process.Capture)
@@ -100,6 +101,7 @@ def closing_events(planned: PlannedAction, report: Report, elapsed_s: float) -> 
         peak_memory_bytes=report.peak_memory_bytes,
         bytes_sent=report.bytes_sent,
         bytes_received=report.bytes_received,
+        bytes_saved=report.bytes_saved,
         outputs=report.outputs,
     )
 

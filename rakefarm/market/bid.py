@@ -19,11 +19,12 @@ of a price is a named term and the terms add up, so that a person can see what m
 Bytes to send are the client's to add: only it knows what it still has to send and how fast the wire is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Annotated
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
-from rakefarm.market.curve import OVERDUE_S, Curve, free_times, rate
+from rakefarm.market.curve import Curve, expected_s, free_times, rate
 from rakefarm.market.needs import Facilities, Refusal, cores_wanted, refuse_need
 
 GIB = 1 << 30
@@ -35,9 +36,14 @@ SHORTEST_WORK_S = 1e-6
 """Nor one below this: a price is above zero, however fast the host."""
 
 
+Weight = Meta(ge=0.0, le=1000.0)
+Factor = Meta(ge=0.001, le=1000.0)
+
+
 class Load(Struct, frozen=True):
     """A machine's load: cores, busy cores of other users (0 to cores) and of all (for comparison), shares 0 to 1,
-    bytes; `age_s` since it was read; `owner_idle_s` since somebody at the machine touched it."""
+    bytes; `age_s` since it was read; `owner_idle_s` since somebody at the machine touched it; the load average of the
+    last minute (for comparison)."""
 
     cores: int
     busy: float
@@ -47,17 +53,27 @@ class Load(Struct, frozen=True):
     age_s: float = 0.0
     owner_idle_s: float = 1e9
     busy_in_all: float = 0.0
+    load_average: float = 0.0
 
 
 class Commitments(Struct, frozen=True):
     """What this server has promised: commands running, waiting for a slot, and places held by leases; when the running
-    ones are expected to end (seconds from now, ascending; below zero when overdue)."""
+    ones are expected to end (seconds from now, ascending; below zero when overdue). `elsewhere` are slots that can't be
+    had now because others hold them who share them with us; nobody tells until when."""
 
     slots: int
     running: int
     waiting: int
     leased: int
     ends_in_s: tuple[float, ...] = ()
+    elsewhere: int = 0
+
+    def all_ends(self, run_s: float) -> tuple[float, ...]:
+        """When each slot that is taken comes free; of those elsewhere we guess that they run what we run (`run_s`), and
+        are half through."""
+        if not self.elsewhere:
+            return self.ends_in_s
+        return tuple(sorted((*self.ends_in_s, *[run_s / 2] * self.elsewhere)))
 
     @property
     def total(self) -> int:
@@ -68,19 +84,23 @@ class Commitments(Struct, frozen=True):
 class Coefficients(Struct, frozen=True):
     """The numbers of the price; `configs/server.toml` documents each with its unit."""
 
-    base: Mapping[str, float] = field(default_factory=lambda: {"compile": 1.0, "link": 1.0, "other": 1.0})
-    work: Mapping[str, float] = field(default_factory=lambda: {"compile": 0.5, "link": 0.8, "other": 0.3})
+    base: Annotated[Mapping[str, float], Factor] = field(
+        default_factory=lambda: {"compile": 1.0, "link": 1.0, "other": 1.0}
+    )
+    work: Annotated[Mapping[str, float], Meta(ge=1e-6, le=LONGEST_WORK_S)] = field(
+        default_factory=lambda: {"compile": 0.5, "link": 0.8, "other": 0.3}
+    )
     memory_floor: int = 256 << 20
     disk_floor: int = 64 << 20
-    memory_weight: float = 1.0
-    io_wait_weight: float = 0.5
-    stale_weight: float = 4.0
-    license_weight: float = 0.5
-    owner_weight: float = 0.5
-    owner_idle_s: float = 300.0
-    quiet_weight: float = 2.0
-    fault_weight: float = 0.5
-    fault_half_life_s: float = 120.0
+    memory_weight: Annotated[float, Weight] = 1.0
+    io_wait_weight: Annotated[float, Weight] = 0.5
+    stale_weight: Annotated[float, Weight] = 4.0
+    license_weight: Annotated[float, Weight] = 0.5
+    owner_weight: Annotated[float, Weight] = 0.5
+    owner_idle_s: Annotated[float, Meta(ge=0.0, le=1e9)] = 300.0
+    quiet_weight: Annotated[float, Weight] = 2.0
+    fault_weight: Annotated[float, Weight] = 0.5
+    fault_half_life_s: Annotated[float, Meta(ge=0.001, le=1e9)] = 120.0
 
 
 class Job(Struct, frozen=True):
@@ -113,6 +133,23 @@ class Bid(Struct, frozen=True):
     curve: Curve
 
 
+class Situation(Struct, frozen=True):
+    """All that a price may rest on: the job, what this host is doing and has promised, the coefficients, its standing;
+    and what follows from these for the job: seconds that it would run here, and seconds until its slot is free."""
+
+    job: Job
+    load: Load
+    promised: Commitments
+    k: Coefficients
+    standing: Standing
+    run_s: float
+    wait_s: float
+
+
+TermsOf = Callable[[Situation], Mapping[str, float]]
+"""The parts of a price by name; the price is their sum."""
+
+
 def work_of(job: Job, k: Coefficients) -> float:
     """Reference seconds of the job: the client's prediction, else the default of its kind."""
     if job.work_s > 0.0:
@@ -130,10 +167,13 @@ def curve_of(load: Load, commitments: Commitments, standing: Standing, run_s: fl
         busy=load.busy,
         busy_in_all=load.busy_in_all,
         running=commitments.running + commitments.leased,
-        waiting=commitments.waiting,
+        waiting=commitments.waiting + commitments.elsewhere,  # either way others come before us
         version=standing.version,
         valid_s=CURVE_VALID_S,
-        free_in_s=free_times(commitments.slots, commitments.ends_in_s, reserved, run_s),
+        free_in_s=free_times(commitments.slots, commitments.all_ends(run_s), reserved, run_s),
+        load_average=load.load_average,
+        memory_available_bytes=load.memory_available,
+        sample_age_s=load.age_s,
     )
 
 
@@ -144,8 +184,11 @@ def bid(
     facilities: Facilities,
     k: Coefficients,
     standing: Standing | None = None,
+    terms_of: TermsOf | None = None,
 ) -> Bid | Refusal:
-    """The price of `job` here and now, or why there is none. Finite, above zero, not lower under more load."""
+    """The price of `job` here and now, or why there is none. Finite, above zero, not lower under more load. The terms
+    of the price may be another's (see `bids`); the seconds, the curve and what is refused never are."""
+    terms_of = terms_of or finish_terms
     refusal = refuse(job, load, facilities, k)
     if refusal is not None:
         return refusal
@@ -153,11 +196,7 @@ def bid(
     own = commitments.total
     run = work_of(job, k) / rate(standing.speed, load.cores, load.busy, own + cores_wanted(job.needs))
     wait = _wait(commitments, own, run)
-    base = k.base.get(job.kind, k.base["other"])
-    terms = {"run": run * base}
-    if wait:
-        terms["wait"] = wait * base
-    _add_surcharges(terms, run, job, load, k, standing)
+    terms = terms_of(Situation(job, load, commitments, k, standing, run, wait))
     return Bid(
         price=sum(terms.values()), seconds=wait + run, terms=terms, curve=curve_of(load, commitments, standing, run)
     )
@@ -166,16 +205,25 @@ def bid(
 def _wait(commitments: Commitments, own: int, run: float) -> float:
     """Seconds until a slot is free for one more: none while there is one, else the next release that nobody else
     waits for."""
-    ahead = own - commitments.slots
+    ahead = own + commitments.elsewhere - commitments.slots
     if ahead < 0:
         return 0.0
-    ends = commitments.ends_in_s or (run / 2,)
-    return max(ends[min(ahead, len(ends) - 1)], OVERDUE_S) + run * (ahead // commitments.slots)
+    ends = sorted([expected_s(end) for end in commitments.all_ends(run) or (run / 2,)])
+    return ends[min(ahead, len(ends) - 1)] + run * (ahead // commitments.slots)
 
 
-def _add_surcharges(
-    terms: dict[str, float], run: float, job: Job, load: Load, k: Coefficients, standing: Standing
-) -> None:
+def finish_terms(now: Situation) -> dict[str, float]:
+    """The price by default: the time until it would be finished here, times the base of its kind, and surcharges."""
+    base = now.k.base.get(now.job.kind, now.k.base["other"])
+    terms = {"run": now.run_s * base}
+    if now.wait_s:
+        terms["wait"] = now.wait_s * base
+    _add_surcharges(terms, now)
+    return terms
+
+
+def _add_surcharges(terms: dict[str, float], now: Situation) -> None:
+    run, load, k, standing = now.run_s, now.load, now.k, now.standing
     pressure = k.memory_floor / max(load.memory_available - k.memory_floor, 1)
     if pressure > 0.01:
         terms["memory"] = run * k.memory_weight * min(pressure, 100.0)
@@ -183,7 +231,7 @@ def _add_surcharges(
         terms["io_wait"] = run * k.io_wait_weight * load.io_wait
     if load.age_s > STALE_AFTER_S:
         terms["stale"] = run * k.stale_weight * min(load.age_s, 60.0)
-    if k.license_weight and any(key == "license" for key, _ in job.needs):
+    if k.license_weight and any(key == "license" for key, _ in now.job.needs):
         terms["license"] = run * k.license_weight
     if load.owner_idle_s < k.owner_idle_s and k.owner_weight:
         terms["owner"] = run * k.owner_weight

@@ -18,8 +18,8 @@ from msgspec import Struct
 from rakefarm.market.runs import Run
 from rakefarm.market.statistics import Pair, bias, fairness, median, median_error, rank_correlation
 
-EMBEDDED = "embedded"
-"""What the host of an embedded farm is called here: its port is another in every run."""
+EMBEDDED = "local"
+"""The only host of a run that named none; older ledgers have its port, which was another in every run."""
 
 
 class Accuracy(Struct, frozen=True):

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 LONGEST_LIST = 64
 """Slots whose times a curve names; a machine with more has always one soon."""
-OVERDUE_S = 1e-3
-"""When a command ends that should have ended by now: soon, and never before now."""
+LEAST_S = 1e-3
+"""No command that runs ends before now."""
 
 
 class Curve(Struct, frozen=True):
@@ -25,8 +25,10 @@ class Curve(Struct, frozen=True):
 
     `free_in_s` are seconds until each of its slots comes free, ascending, 0 for one that is free; at most LONGEST_LIST
     of them. `busy` are busy cores of other users, `busy_in_all` of everyone, as last sampled. `running` are commands of
-    the farm that run or are committed, `waiting` clients that wait for a slot. `version` grows with each curve of a
-    server; `valid_s` is how long it may be believed (seconds).
+    the farm that run or are committed, `waiting` those that come before who asks now: clients that wait for a slot, and
+    commands that this server does not know of in slots that it shares. `version` grows with each curve of a server;
+    `valid_s` is how long it may be believed (seconds). For records and comparison only: the load average of the last
+    minute, memory that is left (bytes), and how old the load sample was (seconds).
     """
 
     cores: int
@@ -39,6 +41,9 @@ class Curve(Struct, frozen=True):
     version: int
     valid_s: float
     free_in_s: tuple[float, ...]
+    load_average: float = 0.0
+    memory_available_bytes: int = 0
+    sample_age_s: float = 0.0
 
     @property
     def free_slots(self) -> int:
@@ -51,10 +56,17 @@ def rate(speed: float, cores: int, busy: float, commands: int) -> float:
     return speed * min(1.0, cores / max(commands + busy, 1e-9))
 
 
+def expected_s(end_s: float) -> float:
+    """When a command ends (seconds from now) that was expected to end then; below zero, it is overdue. Of what has
+    taken longer than expected nobody knows how long it takes, and so it is given as long again as it is overdue: it may
+    be nearly done, but who waits for a host that has hung waits in vain."""
+    return max(abs(end_s), LEAST_S)
+
+
 def free_times(slots: int, ends_in_s: Sequence[float], reserved: int, run_s: float) -> tuple[float, ...]:
-    """When each slot comes free: `ends_in_s` are the expected ends of running commands (seconds from now; one that is
-    overdue may end at any moment), `reserved` places are promised, each for a command of about `run_s`."""
-    busy = sorted(max(end, OVERDUE_S) for end in ends_in_s)[:slots]
+    """When each slot comes free: `ends_in_s` are the expected ends of running commands (seconds from now, below zero
+    for one that is overdue), `reserved` places are promised, each for a command of about `run_s`."""
+    busy = sorted([expected_s(end) for end in ends_in_s])[:slots]
     times = [0.0] * (slots - len(busy)) + busy
     # Who was promised a place takes the first that comes free. The ascending list is a heap already.
     for _ in range(min(reserved, 4 * slots)):

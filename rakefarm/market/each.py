@@ -130,7 +130,20 @@ class EachPolicy:
             return [WakeAt(self._view.now() + PAUSE_S)]
         won = bids[self._choose(self._view, bids)]
         self._running[number] = won.host
-        return [Award(auction.job, won.host, won.price, won.seconds, start_now=False)]
+        # Whatever the rule, the one to compare with is the cheapest of the others.
+        others = [bid for bid in bids if bid is not won]
+        second = others[lowest(self._view, others)] if others else None
+        return [
+            Award(
+                auction.job,
+                won.host,
+                won.price,
+                won.seconds,
+                start_now=False,
+                runner_up=second.host if second else "",
+                runner_up_price=second.price if second else None,
+            )
+        ]
 
 
 def lowest(view: View, bids: Sequence[Quoted]) -> int:
@@ -164,6 +177,12 @@ def lowest_cpu(view: View, bids: Sequence[Quoted]) -> int:
     """The lowest share of busy processors, as last sampled: what psutil's CPU per cent says."""
     shares = [bid.curve.busy_in_all / bid.curve.cores for bid in bids]
     return shares.index(min(shares))
+
+
+def lowest_load_average(view: View, bids: Sequence[Quoted]) -> int:
+    """The lowest load average of the last minute for each core: what uptime(1) says, and many batch systems go by."""
+    loads = [bid.curve.load_average / bid.curve.cores for bid in bids]
+    return loads.index(min(loads))
 
 
 def fewest_in_flight(view: View, bids: Sequence[Quoted]) -> int:

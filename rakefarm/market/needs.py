@@ -72,3 +72,14 @@ def parse_size(text: str) -> int | None:
     factor = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:].upper(), 0)
     digits = text[:-1] if factor else text
     return int(digits) << factor if digits.isdecimal() and digits.isascii() and len(digits) <= 15 else None
+
+
+def parse_licenses(entries: Sequence[str]) -> dict[str, int]:
+    """Licences by name: `acme` is one of them, `acme=3` are three. Raises ValueError for what is neither."""
+    counted = {}
+    for entry in entries:
+        name, _, count = entry.partition("=")
+        if not name or (count and not (count.isascii() and count.isdecimal() and 0 < int(count[:6]) <= 4096)):
+            raise ValueError(entry)
+        counted[name] = int(count or 1)
+    return counted

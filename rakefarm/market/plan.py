@@ -10,19 +10,24 @@ that came free with it, unless somebody waits for that.
 
 So nobody acts on a slot that another client may have taken in the meantime: many clients that see the same idle host
 are served in turn, and nothing queues at a host that another could start. A host that refused an award all the same is
-full, whatever its curve says, for a time that doubles from 50 ms to 5 s with each further refusal.
+full, whatever its curve says, for a time that doubles from 50 ms to 5 s with each further refusal; one that refused for
+want of a licence is so only to the jobs that need it.
 """
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from rakefarm.market.curve import Curve, rate
+from rakefarm.market.backups import Backups, Run
+from rakefarm.market.curve import Curve, expected_s
+from rakefarm.market.known_host import FIRST_PAUSE_S, KnownHost, Pause
 from rakefarm.market.policy import (
     Ask,
     Award,
+    BackUp,
     Declined,
     Effect,
     Event,
@@ -36,41 +41,29 @@ from rakefarm.market.policy import (
     Refused,
     SetStarted,
     SlotFree,
+    Superseded,
     View,
-    Wait,
     WakeAt,
     Withdrawn,
     Woken,
 )
+from rakefarm.market.track_record import TrackRecord
 
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 5.0
+PATIENCE_S = 0.25
+"""Who waits at a host for longer than this looks around again."""
 HORIZON = 48
 """Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
-
-
-class _Host(Struct):
-    """What we know of a host: its curve, when we got it, and what we have done there since."""
-
-    name: str
-    slots: int
-    curve: Curve | None = None
-    read_at: float = 0.0
-    taken: int = 0  # slots that we have awarded since the curve was made
-    ours: int = 0  # actions of ours that are there
-    waiting: int = 0  # how often we stand in its queue
-    full_until: float = 0.0
-    pause_s: float = FIRST_PAUSE_S
-    factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
-    refuses: set[object] = field(default_factory=set)  # tasks that it will never run
 
 
 class PlanPolicy:
     """See the module's head."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, backups: bool = True) -> None:
         self._view = view
-        self._hosts: dict[str, _Host] = {}
+        self._record = TrackRecord()
+        self._backups = Backups(backups)
+        self._wake_at = math.inf
+        self._hosts: dict[str, KnownHost] = {}
         self._pending: deque[Job] = deque()
         self._avoid: dict[int, set[str]] = {}
 
@@ -84,54 +77,61 @@ class PlanPolicy:
             case Declined(job, host, lasting):
                 known = self._host(host)
                 if job.task in known.factors:  # else the answer to a question: we wait only for what it has bid for
-                    known.waiting = max(0, known.waiting - 1)
+                    known.leave_queue(job)
                 if lasting:
                     known.refuses.add(job.task)
                 else:
-                    self._back_off(known)
-            case Refused(job, host, curve):
+                    known.full.begin(self._view.now())
+            case Refused(job, host, curve, lacking):
                 known = self._host(host)
-                known.ours -= 1
-                self._read(known, curve)
-                self._back_off(known)
-                self._pending.appendleft(job)
-            case SlotFree(host, curve):
+                known.read(curve, self._view.now())
+                pause = known.lacking.setdefault(job.needs, Pause()) if lacking else known.full
+                pause.begin(self._view.now())
+                self._leave(job, host)
+            case SlotFree(host, curve, job):
                 known = self._host(host)
-                self._read(known, curve)
-                known.waiting, known.full_until = max(0, known.waiting - 1), 0.0
-                return self._plan(startable=host)
-            case Finished(_, host, _, curve):
+                known.read(curve, self._view.now())
+                known.leave_queue(job)
+                known.waits_since = self._view.now()
+                known.full.until_s = 0.0
+                known.lacking.pop(job.needs, None)
+                return self._plan(host, held_for=job)
+            case Finished(job, host, seconds, curve, succeeded):
                 known = self._host(host)
-                known.pause_s = FIRST_PAUSE_S
-                known.ours = max(0, known.ours - 1)
+                known.full.next_s = FIRST_PAUSE_S
+                self._end(job, host, seconds if succeeded else 0.0)
+                self._backups.settle(job)
                 if curve is not None:
-                    self._read(known, curve)
-                    if curve.free_slots:
-                        return self._plan(startable=host)
+                    known.read(curve, self._view.now())
+                    if known.has_room:
+                        return self._plan(host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
-                if host in self._hosts:
-                    self._hosts[host].ours = max(0, self._hosts[host].ours - 1)
-                self._pending.appendleft(job)
+                self._leave(job, host)
+            case Superseded(job, host):
+                self._end(job, host, stopped=True)
+                self._backups.settle(job)  # the word that it is done elsewhere may come later
             case Withdrawn(job):
                 self._pending = deque(pending for pending in self._pending if pending.number != job.number)
             case HostUp(facts):
-                self._hosts[facts.name] = _Host(facts.name, facts.slots)
+                self._hosts[facts.name] = KnownHost(facts.name, facts.slots)
                 return [Ask(job, (facts.name,)) for job in self._sorts()]
             case HostDown(host):
                 self._hosts.pop(host, None)
             case Woken():
-                pass
+                self._wake_at = math.inf
         return self._plan()
 
-    def _host(self, name: str) -> _Host:
-        return self._hosts.setdefault(name, _Host(name, 1))
+    def _host(self, name: str) -> KnownHost:
+        return self._hosts.setdefault(name, KnownHost(name, 1))
 
     def _start_set(self, jobs: Sequence[Job], hosts: Sequence[HostFacts]) -> list[Effect]:
         self._pending = deque(sorted(jobs, key=lambda job: -job.work_s))
         self._avoid.clear()
+        self._backups.forget()
+        self._wake_at = math.inf
         # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
-        self._hosts = {facts.name: _Host(facts.name, facts.slots) for facts in hosts}
+        self._hosts = {facts.name: KnownHost(facts.name, facts.slots) for facts in hosts}
         names = tuple(self._hosts)
         return [Ask(job, names) for job in self._sorts()] if names else []
 
@@ -139,136 +139,232 @@ class PlanPolicy:
         """One job of each sort that is pending."""
         return list({job.task: job for job in reversed(self._pending)}.values())
 
-    def _note_quote(self, host: _Host, job: Job, price: float, seconds: float, curve: Curve) -> None:
+    def _note_quote(self, host: KnownHost, job: Job, price: float, seconds: float, curve: Curve) -> None:
         host.factors[job.task] = price / seconds
         host.refuses.discard(job.task)
-        self._read(host, curve)
+        host.read(curve, self._view.now())
 
-    def _read(self, host: _Host, curve: Curve) -> None:
-        if host.curve is None or curve.version >= host.curve.version:
-            # What we have awarded there and is still on its way is not in its curve yet.
-            host.curve, host.read_at, host.taken = curve, self._view.now(), max(0, host.ours - curve.running)
+    def _end(self, job: Job, host: str, seconds: float = 0.0, stopped: bool = False) -> None:
+        """It is over there, after so many seconds if it has succeeded, or was stopped on the way."""
+        if host in self._hosts:
+            self._hosts[host].ours = max(0, self._hosts[host].ours - 1)
+        run = self._backups.end(job, host)
+        if run is None:
+            return
+        if stopped and run.elapsed_s(self._view.now()) > run.bid_s:
+            seconds = run.elapsed_s(self._view.now())  # it would have taken longer still
+        if seconds:
+            self._record.learn(host, run.work_s, seconds - run.sending_s)
 
-    def _back_off(self, host: _Host) -> None:
-        host.full_until = self._view.now() + host.pause_s
-        host.pause_s = min(host.pause_s * 2, LONGEST_PAUSE_S)
+    def _leave(self, job: Job, host: str) -> None:
+        """Nothing came of it there: unless a copy runs, it is to be awarded again."""
+        self._end(job, host)
+        if not self._backups.is_running(job):
+            self._pending.appendleft(job)
 
     # --- the plan -------------------------------------------------------------------------------------
 
-    def _plan(self, startable: str = "") -> list[Effect]:
+    def _plan(self, startable: str = "", held_for: Job | None = None) -> list[Effect]:
         """Award a job to the host `startable`, which has a slot for us, if the plan has one start there; and wait for
-        the slots that the plan wants. A slot that is not used now is given up."""
+        the slots that the plan wants. A slot that is held, for what the job `held_for` needs, is given up if it is not
+        used now; another one is anybody's."""
         now = self._view.now()
-        places = {host.name: self._places(host, now) for host in self._hosts.values() if host.curve is not None}
-        if places.get(startable):
-            places[startable][0] = 0.0
-        effects: list[Effect] = []
+        runs = self._backups.by_host()
+        places = {
+            host.name: self._places(host, runs.get(host.name, ()), now)
+            for host in self._hosts.values()
+            if host.curve is not None
+        }
+        held: _Held | None = None
+        if held_for is not None and startable in places:
+            held = _Held(startable, held_for.needs)
+            times = places[startable]
+            _insert(times, times.pop(0) + self._typical(self._hosts[startable]))  # to others it is taken
         wanted: dict[str, list[Job]] = {}
+        effects, look_at = self._back_up(places, wanted, held, now)
+        if any(isinstance(effect, BackUp) for effect in effects):
+            startable, held = "", None
         left: list[Job] = []
-        while self._pending and len(left) < HORIZON and any(times and times[0] <= 0.0 for times in places.values()):
+        while self._pending and len(left) < HORIZON and (held or any(times[0] <= 0.0 for times in places.values())):
             job = self._pending.popleft()
-            best = self._best(job, places)
+            best = self._best(job, places, held, now)
             if best is None:
                 left.append(job)
                 continue
-            host, finish, run = best
-            times = places[host.name]
-            start = times.pop(0)
-            if start <= 0.0 and host.name == startable:
-                startable = ""
-                host.taken += 1
-                host.ours += 1
-                effects.append(Award(job, host.name, finish * host.factors.get(job.task, 1.0), finish))
-            else:
-                wanted.setdefault(host.name, []).append(job)
+            host = best.host
+            if held is not None and held.fits(host.name, job):
+                startable, held = "", None
+            elif host.lacks(job, now):
+                # It takes no slot from others meanwhile: the host lets them pass in its queue, too.
                 left.append(job)
-            _insert(times, start + run)
+                if not host.waiting[job.needs]:
+                    effects.append(host.queue(job, now))
+                continue
+            else:
+                times = places[host.name]
+                times.pop(0)
+                _insert(times, best.start + best.run)
+                if best.start > 0.0 or host.name != startable or held_for is not None:
+                    wanted.setdefault(host.name, []).append(job)
+                    left.append(job)
+                    continue
+                startable = ""
+            second = self._best(job, places, None, now, without=host.name)
+            effects.append(self._begin(Award, job, best, second, now))
         self._pending.extendleft(reversed(left))
-        self._want_more(places, wanted, skip=len(left))
+        self._want_more(places, wanted, now, skip=len(left))
         effects += self._waits(wanted, now)
-        pauses = [host.full_until for host in self._hosts.values() if host.full_until > now]
-        if self._pending and pauses:
-            effects.append(WakeAt(min(pauses)))
+        pauses = [pause.until_s for host in self._hosts.values() for pause in (host.full, *host.lacking.values())]
+        soonest = min((until_s for until_s in pauses if until_s > now), default=None)
+        if soonest is not None and (self._pending or wanted):
+            effects.append(WakeAt(soonest))
+        look_at = min(look_at, self._backups.next_overdue_s(now))
+        if self._pending and any(host.waiting.total() for host in self._hosts.values()):
+            look_at = min(look_at, now + PATIENCE_S)
+        if look_at < self._wake_at:
+            self._wake_at = look_at
+            effects.append(WakeAt(look_at))
         return effects
 
-    def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], skip: int) -> None:
+    def _begin(self, kind: type[Award], job: Job, best: "_Choice", second: "_Choice | None", now: float) -> Award:
+        host = best.host
+        host.taken += 1
+        host.ours += 1
+        sending = self._view.transfer_s(job, host.name)
+        # At a whole core's rate, and by the host's own word: what was learned before must not count twice.
+        work = (best.run - sending) * host.speed if job.known else 0.0
+        self._backups.begin(Run(job, host.name, now, best.finish, sending, work))
+        others = (second.host.name, second.cost) if second is not None else ("", None)
+        return kind(job, host.name, best.cost, best.finish, True, *others)
+
+    def _back_up(
+        self, places: dict[str, list[float]], wanted: dict[str, list[Job]], held: "_Held | None", now: float
+    ) -> tuple[list[Effect], float]:
+        """Copies of what is overdue, before anything else gets a slot; and when one that isn't worth it yet will be."""
+        look_at = math.inf
+        effects: list[Effect] = []
+        for late in self._backups.overdue(now):
+            job = late.job
+            best = self._best(job, places, held, now, without=late.host)
+            if best is None:
+                continue
+            host = best.host
+            if late.worth_at_s(best.finish) > now:
+                look_at = min(look_at, late.worth_at_s(best.finish))
+            elif held is not None and held.fits(host.name, job):
+                held = None
+                effects.append(self._begin(BackUp, job, best, None, now))
+            elif not host.lacks(job, now):
+                times = places[host.name]
+                times.pop(0)
+                _insert(times, best.start + best.run)
+                wanted.setdefault(host.name, []).append(job)
+        return effects, look_at
+
+    def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], now: float, skip: int) -> None:
         """What can't start yet may still wait at the hosts of the plan. Where actions run and all are ours there is no
         need: their end brings a fresh curve."""
         shared = {
             host.name
             for host in self._hosts.values()
-            if not host.waiting
+            if not host.waiting.total()
             and host.curve is not None
-            and (not host.ours or host.curve.running + host.curve.waiting > host.ours)
+            and (not host.ours or host.curve.waiting or host.curve.running > host.ours)
         }
         if not shared:
             return
         for job in islice(self._pending, skip, skip + 2 * len(places)):
-            best = self._best(job, places)
+            best = self._best(job, places, None, now)
             if best is not None:
-                host, _, run = best
-                times = places[host.name]
-                _insert(times, times.pop(0) + run)
-                if host.name in shared:
-                    wanted.setdefault(host.name, [job])
+                times = places[best.host.name]
+                times.pop(0)
+                _insert(times, best.start + best.run)
+                if best.host.name in shared:
+                    wanted.setdefault(best.host.name, [job])
 
     def _waits(self, wanted: dict[str, list[Job]], now: float) -> list[Effect]:
         effects: list[Effect] = []
         for name, jobs in wanted.items():
             host = self._hosts[name]
-            if host.full_until > now:
+            if host.full.until_s > now:
                 continue  # it would decline again at once, and we ask again at once
             free = host.curve.free_slots if host.curve is not None else 0
             # One place in the queue for each slot that is free, or one for the next that comes free.
-            more = min(len(jobs), max(free - host.taken, 1)) - host.waiting
-            for job in jobs[: max(more, 0)]:
-                host.waiting += 1
-                effects.append(Wait(name, job))
+            due: Counter[object] = Counter()
+            for job in jobs[: max(free - host.taken, 1)]:
+                due[job.needs] += 1
+                if due[job.needs] > host.waiting[job.needs]:
+                    effects.append(host.queue(job, now))
         return effects
 
-    def _places(self, host: _Host, now: float) -> list[float]:
+    def _places(self, host: KnownHost, runs: Sequence[Run], now: float) -> list[float]:
         """Seconds from now until each slot of the host comes free, as its curve and our own awards since have it."""
         curve = host.curve
         assert curve is not None
         age = now - host.read_at
-        times = [max(0.0, time - age) if time > 0.0 else 0.0 for time in curve.free_in_s]
-        # An overdue end is no free slot yet: only the host can say so.
-        times = [
-            time if time > 0.0 or free == 0.0 else 0.005 for time, free in zip(times, curve.free_in_s, strict=True)
-        ]
+        running = [(run.work_s, run.elapsed_s(now) - run.sending_s) for run in runs]
+        host.speed = self._record.speed(host.name, curve.speed, running)
+        # Who takes longer than it says also has its slots free later than it says.
+        slowness = max(1.0, curve.speed / host.speed)
+        times = sorted([expected_s(time * slowness - age) if time > 0.0 else 0.0 for time in curve.free_in_s])
+        waited = now - host.waits_since if host.waiting.total() else 0.0
+        if waited > PATIENCE_S:  # whatever it said: its slots are not free for us
+            times = [max(time, expected_s(-waited)) for time in times]
         run = self._typical(host)
         for _ in range(min(host.taken, 2 * len(times))):
             _insert(times, times.pop(0) + run)
-        if host.full_until > now:
-            times = [max(time, host.full_until - now) for time in times]
+        if host.full.until_s > now:
+            times = [max(time, host.full.until_s - now) for time in times]
         return times
 
-    def _typical(self, host: _Host) -> float:
+    def _typical(self, host: KnownHost) -> float:
         work = self._pending[0].work_s if self._pending else 0.5
-        return work / self._rate(host)
+        return work / host.rate
 
-    def _rate(self, host: _Host) -> float:
-        curve = host.curve
-        assert curve is not None
-        return rate(curve.speed, curve.cores, curve.busy, min(curve.running + host.taken + 1, curve.slots))
-
-    def _best(self, job: Job, places: dict[str, list[float]]) -> tuple[_Host, float, float] | None:
-        """The host where the job finishes first, when (seconds from now), and how long it occupies a slot there."""
+    def _best(
+        self, job: Job, places: dict[str, list[float]], held: "_Held | None", now: float, without: str = ""
+    ) -> "_Choice | None":
+        """The host where the job finishes first, of all `without` one."""
         avoided = self._avoid.get(job.number, ())
         if len(avoided) >= len(places):
             avoided = ()
-        best: tuple[float, _Host, float, float] | None = None
+        best: _Choice | None = None
         for name, times in places.items():
             host = self._hosts[name]
-            if not times or job.task not in host.factors or job.task in host.refuses or name in avoided:
+            if job.task not in host.factors or job.task in host.refuses or name in avoided or name == without:
                 continue
-            run = max(job.work_s / self._rate(host), 1e-6)
+            run = max(job.work_s / host.rate, 1e-6)
             transfer = self._view.transfer_s(job, name)
-            finish = max(times[0], transfer) + run
+            start = 0.0 if held is not None and held.fits(name, job) else times[0]
+            if host.lacks(job, now):
+                start = max(start, host.lacking[job.needs].until_s - now)
+            finish = max(start, transfer) + run
             cost = finish + run * max(host.factors.get(job.task, 1.0) - 1.0, 0.0)
-            if best is None or cost < best[0]:
-                best = (cost, host, finish, run + transfer)
-        return best[1:] if best is not None else None
+            if best is None or cost < best.cost:
+                best = _Choice(host, cost, start, finish, run + transfer)
+        return best
+
+
+class _Choice(Struct):
+    """A host for a job: what it costs there (the price, and the time until it can start), when it starts and ends
+    (seconds from now), and how long it occupies a slot."""
+
+    host: KnownHost
+    cost: float
+    start: float
+    finish: float
+    run: float
+
+
+class _Held(Struct, frozen=True):
+    """A slot that a host holds for us, and for which needs."""
+
+    host: str
+    needs: object
+
+    def fits(self, host: str, job: Job) -> bool:
+        """Whether the job may use it, on that host."""
+        return host == self.host and job.needs == self.needs
 
 
 def _insert(times: list[float], time: float) -> None:

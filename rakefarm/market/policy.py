@@ -1,14 +1,17 @@
 """What an award policy is: events in, effects out, and nothing else.
 
-    SetStarted, Quoted, Declined, Refused, SlotFree, Finished, Lost, Withdrawn, HostUp, HostDown, Woken    what happened
-    Ask, Award, Wait, WakeAt                                                                     what shall be done
+    SetStarted, Quoted, Declined, Refused, SlotFree, Finished, Superseded, Lost, Withdrawn, HostUp, HostDown, Woken
+    Ask, Award, BackUp, Wait, WakeAt
+
+The first are what happened, the second what shall be done.
 
 A policy decides which host gets which action, and when. It sees the world only through these events and through the
 `View` that it is made with: time and randomness come from there, so the same object runs in a client against real
 servers and in a simulator against imagined ones. It holds no lock and does no I/O; its caller sees to both.
 
-Whoever runs a policy promises: events come one at a time; every Award is answered by exactly one of Finished, Refused
-and Lost for that action; a Quoted or Declined comes for every host that was asked, unless the host is down.
+Whoever runs a policy promises: events come one at a time; every Award and every BackUp is answered by exactly one of
+Finished, Superseded, Refused and Lost for that action and host, and of several copies of an action one at the most has
+Finished; a Quoted or Declined comes for every host that was asked, unless the host is down.
 """
 
 from collections.abc import Sequence
@@ -21,11 +24,16 @@ from rakefarm.market.curve import Curve
 
 class Job(Struct, frozen=True):
     """An action, as the market sees it. `work_s` is what it is expected to take on a core of speed 1 (seconds), `task`
-    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work."""
+    whatever makes quotes comparable: jobs with an equal one get equal answers but for their work. `needs` is what a
+    host holds for it beside a slot: jobs with equal ones may use a slot that is held for another. `repeatable`: it may
+    run twice at one time; `known`: its work was seen before, and is no guess."""
 
     number: int
     work_s: float
     task: object = None
+    needs: object = None
+    repeatable: bool = False
+    known: bool = False
 
 
 class HostFacts(Struct, frozen=True):
@@ -69,19 +77,23 @@ class Declined(Event, frozen=True):
 
 
 class Refused(Event, frozen=True):
-    """An Award came to nothing because the host is full."""
+    """An Award came to nothing because the host is full, or, when `lacking`, because others hold what the job needs
+    there (a licence, say), which is nothing to other jobs."""
 
     job: Job
     host: str
     curve: Curve
+    lacking: bool = False
 
 
 class SlotFree(Event, frozen=True):
-    """The answer to Wait: a slot is held for us there, for one Award among the effects that answer this event. If there
-    is none, the slot is given up."""
+    """The answer to Wait: a slot is held for us there, for one Award among the effects that answer this event, of the
+    job that Wait named or another with the same needs. If there is none, the slot is given up. `curve` has it as free.
+    """
 
     host: str
     curve: Curve
+    job: Job
 
 
 class Finished(Event, frozen=True):
@@ -91,10 +103,19 @@ class Finished(Event, frozen=True):
     host: str
     seconds: float
     curve: Curve | None
+    succeeded: bool = True
+
+
+class Superseded(Event, frozen=True):
+    """What ran of a job there has been stopped, since a copy of it came to its end elsewhere first."""
+
+    job: Job
+    host: str
 
 
 class Lost(Event, frozen=True):
-    """A job was lost there, or the host took its award back: it must be awarded again, elsewhere if that can be."""
+    """A job was lost there, or the host took its award back: unless a copy of it runs, it must be awarded again,
+    elsewhere if that can be."""
 
     job: Job
     host: str
@@ -137,13 +158,21 @@ class Ask(Effect, frozen=True):
 
 
 class Award(Effect, frozen=True):
-    """Send the job to the host. With `start_now` it is refused when the host is full, else it waits there."""
+    """Send the job to the host. With `start_now` it is refused when the host is full, else it waits there. `runner_up`
+    would have been the next best, at `runner_up_price`; empty when no other came into question."""
 
     job: Job
     host: str
     price: float
     seconds: float
     start_now: bool = True
+    runner_up: str = ""
+    runner_up_price: float | None = None
+
+
+class BackUp(Award, frozen=True):
+    """Send a copy of a repeatable job that runs elsewhere to the host. The first that comes to an end is the job, the
+    other is stopped."""
 
 
 class Wait(Effect, frozen=True):

@@ -53,9 +53,15 @@ class _ActionPlaced(_Record, frozen=True, kw_only=True, tag="action_placed"):
     host: str
     attempt: int = 1
     seconds: float | None = None
+    terms: dict[str, float | None] = {}
 
 
 class _ActionRetried(_Record, frozen=True, kw_only=True, tag="action_retried"):
+    action: int
+    host: str
+
+
+class _CopyEnded(_Record, frozen=True, kw_only=True, tag="copy_ended"):
     action: int
     host: str
 
@@ -77,6 +83,7 @@ _Known = (
     | _QuoteReceived
     | _ActionPlaced
     | _ActionRetried
+    | _CopyEnded
     | _ActionFinished
     | _BuildFinished
 )
@@ -96,8 +103,8 @@ class Quote(Struct, frozen=True):
 
 class Award(Struct):
     """One action on a host that won it, the `attempt`-th time that one has it. `bid_s` predicts its end in seconds from
-    the award; `terms` are those of the price, when this action was quoted there. Times are the run's monotonic seconds;
-    `realised_s` only of a success."""
+    the award; `terms` are those of its price, or else of the quote, when this action was quoted there. Times are the
+    run's monotonic seconds; `realised_s` only of a success."""
 
     host: str
     placed_s: float
@@ -139,11 +146,10 @@ class Run(Struct):
         self.clock_distances.append(record.at.timestamp() - now)
         match record:
             case _QuoteReceived(seconds=float() as seconds):
-                terms = {name: value for name, value in record.terms.items() if value is not None}
-                self.quotes.setdefault(record.action, {})[record.host] = Quote(seconds, terms)
+                self.quotes.setdefault(record.action, {})[record.host] = Quote(seconds, _numbers(record.terms))
             case _ActionPlaced():
                 self._place(record)
-            case _ActionRetried():
+            case _ActionRetried() | _CopyEnded():
                 self._close(record.action, record.host, now)
             case _ActionFinished():
                 self._finish(record)
@@ -164,9 +170,10 @@ class Run(Struct):
             if earlier.attempt == record.attempt or host == record.host:
                 self._close(record.action, host, earlier.placed_s)
         quote = self.quotes.get(record.action, {}).get(record.host)
-        bid_s, terms = record.seconds, None
+        terms: Mapping[str, float] | None = _numbers(record.terms) or None
+        bid_s = record.seconds
         if quote is not None:
-            terms = quote.terms
+            terms = terms or quote.terms
             bid_s = quote.seconds if bid_s is None else bid_s
         if bid_s is not None and not 0.0 < bid_s < math.inf:
             bid_s = None
@@ -188,6 +195,10 @@ class Run(Struct):
         if award is not None:
             award.ended_s = now
         return award
+
+
+def _numbers(terms: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in terms.items() if value is not None}
 
 
 def read_runs(records: Iterable[Mapping[str, object]]) -> tuple[dict[str, Run], int]:

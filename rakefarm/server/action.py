@@ -59,6 +59,10 @@ class Talk(Protocol):
     def give_back(self, lease: Lease) -> None:
         """Nothing comes of a lease."""
 
+    @property
+    def user(self) -> int:
+        """The number of the user whose work it is."""
+
     def expect(self, *kinds: type[Message]) -> Message:
         """The client's next message, of one of these kinds."""
 
@@ -75,6 +79,8 @@ class Action:
         self._beat_at = self._received + BEAT_S
         self._phase = "queued"
         self._grant: Grant | None = None
+        self.outcome, self.status = "lost", 0
+        """How it ended, for the audit log: as in RESULT, or declined (empty: before anything was begun), or lost."""
 
     def run(self) -> None:
         """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
@@ -82,6 +88,7 @@ class Action:
         try:
             declined = self._commit()
             if declined is not None:
+                self.outcome = ""
                 self._transport.send(declined)
                 return
             try:
@@ -127,6 +134,7 @@ class Action:
 
     def _decline(self, reason: str, text: str) -> None:
         """We, and not the command, failed: the client is told, and the price remembers it for a while."""
+        self.outcome = f"declined: {reason}"
         if reason != "input_lost":
             self._work.board.scoreboard.add_fault(self._work.settings.price.fault_half_life_s)
         self._transport.send(Decline(reason, text))
@@ -142,7 +150,7 @@ class Action:
         if lease is not None and sorted(licenses) != sorted(name for name, _ in lease.grant.licenses):
             self._talk.give_back(lease)  # it holds licences for another action
             lease = None
-        promised = lease is not None and lease.needs == request.task.needs and not self._work.board.scoreboard.draining
+        promised = lease is not None and lease.covers(request.task) and not self._work.board.scoreboard.draining
         refusal = None if promised else desk.refusal(request.task)
         if refusal is not None:
             if lease is not None:
@@ -151,7 +159,7 @@ class Action:
         if lease is not None:
             self._begin(lease.grant, leased=True)
         elif request.start:
-            grant = take_now(self._work, licenses)
+            grant = take_now(self._work, licenses, self._talk.user)
             if grant is None:
                 return self._full(licenses)
             self._begin(grant, leased=False)
@@ -174,6 +182,7 @@ class Action:
         grant, self._grant = self._grant, None
         if grant is not None:
             self._work.board.end(grant.slot)
+            self._work.board.let_go(grant.slot)
             self._work.grants.give_back(grant)
 
     # --- inputs ---------------------------------------------------------------------------------------
@@ -192,7 +201,7 @@ class Action:
         left = next(outstanding, None)
         if left is not None:
             raise Malformed(f"SUPPLIED, but FILE {left} is missing")
-        self._transport.set_timeout(0)
+        self._transport.set_timeout(self._work.settings.idle_s)
         self._beat_at = time.monotonic() + BEAT_S
 
     def _beat(self) -> None:
@@ -207,7 +216,8 @@ class Action:
         """Run it in its slot; answers the file system's time at its start, how it ended, and its long outputs."""
         task, desk = self._request.task, self._talk.desk
         if self._grant is None:
-            self._begin(wait_for_grant(self._work, self._transport, licenses_of(task), self._beat), leased=True)
+            licenses, user = licenses_of(task), self._talk.user
+            self._begin(wait_for_grant(self._work, self._transport, licenses, user, self._beat), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
         executor = self._work.executors.take()
@@ -287,6 +297,7 @@ class Action:
                 outcome, detail = "unfit_output", str(unfit)
             except MissingOutput as missing:
                 outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
+        self.outcome, self.status = outcome, status
         gather = self._transport.gather
         gather(
             Result(

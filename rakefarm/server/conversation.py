@@ -3,28 +3,29 @@
 The thread answers quotes from the scoreboard at once, whatever runs elsewhere; only EXECUTE takes a slot.
 """
 
-import os
 import socket
 import time
+from collections.abc import Callable
 
 from rakefarm import __version__
 from rakefarm.logs import logger
 from rakefarm.market.needs import Refusal
-from rakefarm.server.action import BEAT_S, Action
+from rakefarm.server import door
+from rakefarm.server.action import BEAT_S, SUPPLY_S, Action
+from rakefarm.server.admission import NotAdmitted, Refused, Visitor
+from rakefarm.server.audit import shown
 from rakefarm.server.desk import Desk, licenses_of
 from rakefarm.server.grants import Lease
 from rakefarm.server.turn import wait_for_grant
+from rakefarm.server.users import number_of
 from rakefarm.server.workplace import Workplace
-from rakefarm.transport import Lost, Transport
+from rakefarm.transport import Lost, Pace, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role, State
-from rakefarm.wire.errors import UnsafePath
+from rakefarm.wire.errors import ConnectionCut, UnsafePath
 from rakefarm.wire.messages import (
-    PROTOCOL_NAME,
-    PROTOCOL_VERSIONS,
     Decline,
     Error,
     Execute,
-    Hello,
     Message,
     Offer,
     Progress,
@@ -35,39 +36,39 @@ from rakefarm.wire.messages import (
     Wait,
     Welcome,
 )
+from rakefarm.wire.state import GREETINGS
 
 CAPABILITIES = ("store", "produces")
-NONCE_BYTES = 32
-GREETING_S = 10.0
-"""A connection that has not introduced itself after this long is closed; a thread waits for it."""
 FAREWELL_S = 1.0
-DISCARD_BYTES = 64 << 10
+IDLE = frozenset({*GREETINGS, State.READY, State.CLOSED})
 
 
-class Refused(Exception):
-    """The conversation ends with an ERROR of this code and text."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+class _Draining(Exception):
+    """The server takes no new work: nobody should stand in its queue any more."""
 
 
 class Conversation:
     """Talks with one client until it leaves, breaks the protocol, or is lost."""
 
-    def __init__(self, sock: socket.socket, peer: str, workplace: Workplace, desk: Desk) -> None:
+    def __init__(
+        self, sock: socket.socket, peer: str, workplace: Workplace, desk: Desk, tell_door: Callable[[int], None]
+    ) -> None:
         self.transport = Transport(sock, Connection(Role.SERVER))
         self.peer = peer
-        self.client = ""
+        self.visitor: Visitor | None = None
+        self._tell_door = tell_door
+        self._verdict = door.GONE
         self.workplace = workplace
         self.desk = desk
         self._lease: Lease | None = None
         self._leases = 0
+        self.user = 0
+        """The number of the user that the client has proved to be, or says it is: they get slots in turn."""
 
     @property
     def idle(self) -> bool:
         """True while nothing of this client's is being done."""
-        return self.transport.connection.state in (State.GREETING, State.READY, State.CLOSED)
+        return self.transport.connection.state in IDLE
 
     def run(self) -> None:
         """In the connection's thread: the whole conversation. Nothing it raises leaves, all of it is logged."""
@@ -76,8 +77,11 @@ class Conversation:
         except Lost as error:
             logger.debug("%s: lost: %s", self.peer, error)
         except (Refused, ProtocolError) as error:
+            if self.visitor is None:
+                self._note_refusal(error)
             logger.warning("%s: closed: %s", self.peer, error)
-            self._give_up(error.code, str(error) if isinstance(error, Refused) else error.text)
+            if error.code:
+                self._give_up(error.code, str(error) if isinstance(error, Refused) else error.text)
         except Exception:
             logger.exception("%s: a fault of the server, after %s", self.peer, self.transport.connection.story)
             self._give_up("internal", "the server met a fault of its own; its log says more")
@@ -85,29 +89,30 @@ class Conversation:
             self._give_lease_back()
             self.workplace.board.count(closed=1)
             self.transport.close()
+            if self.visitor is None:
+                self._tell_door(self._verdict)
 
     def _give_up(self, code: str, text: str) -> None:
-        """Tell the peer why, whoever's turn it is; it may be gone."""
-        sock = self.transport.socket
-        try:
-            sock.settimeout(FAREWELL_S)
-            sock.sendall(self.transport.connection.farewell(Error(code, text[:500])))
-            sock.shutdown(socket.SHUT_WR)
-            # To close with something unread is a reset, which may overtake what we said.
-            until = time.monotonic() + FAREWELL_S
-            while sock.recv(DISCARD_BYTES) and time.monotonic() < until:
-                pass
-        except OSError:
-            pass
+        self.transport.say_farewell(Error(code, text[:500]), FAREWELL_S)
+
+    def _note_refusal(self, error: Exception) -> None:
+        """Somebody who is nobody yet has lost its connection; when that was its fault, its address bears it."""
+        failed = isinstance(error, NotAdmitted | ProtocolError) and not isinstance(error, ConnectionCut)
+        self._verdict = door.FAILED if failed else door.GONE
+        if failed and self.workplace.admission.asks:
+            self.workplace.audit.write("refused", self.peer, reason=shown(str(error)))
 
     def _converse(self) -> None:
-        self.transport.set_timeout(GREETING_S)
-        greeting = self.transport.receive()
-        if greeting is None:
+        settings = self.workplace.settings
+        self.transport.set_deadline(settings.proof_s)
+        visitor = self.workplace.admission.admit(self.transport, lambda: self._tell_door(door.SPEAKS))
+        if visitor is None:
             return
-        assert isinstance(greeting, Hello)
-        self._welcome(greeting)
-        self.transport.set_timeout(0)
+        self.visitor, self.user = visitor, number_of(visitor.user)
+        self._tell_door(door.INSIDE)
+        self._welcome(visitor)
+        self.transport.set_timeout(settings.idle_s)
+        self.transport.pace = Pace(settings.minimum_rate, SUPPLY_S) if settings.minimum_rate else None
         while (message := self._next()) is not None:
             match message:
                 case QuoteRequest(task):
@@ -129,23 +134,14 @@ class Conversation:
             self._give_lease_back()
         return self.transport.receive()
 
-    def _welcome(self, hello: Hello) -> None:
-        self.client = hello.client
-        if hello.protocol != PROTOCOL_NAME:
-            raise Refused("protocol", f"this is a rakefarm server; the client asked for {hello.protocol!r}")
-        common = [version for version in PROTOCOL_VERSIONS if version in hello.versions]
-        if not common:
-            raise Refused(
-                "version",
-                f"this server (rakefarm {__version__}) speaks protocol version {PROTOCOL_VERSIONS[0]}, the client"
-                f" ({hello.software}) {', '.join(map(str, hello.versions)) or 'none'}: install one release on both",
-            )
+    def _welcome(self, visitor: Visitor) -> None:
         work = self.workplace
         self.transport.send(
             Welcome(
-                version=common[0],
+                version=visitor.version,
                 capabilities=CAPABILITIES,
-                nonce=os.urandom(NONCE_BYTES),
+                proof=visitor.proof,
+                authentication=visitor.authentication,
                 server=work.name,
                 software=__version__,
                 slots=work.settings.slots,
@@ -153,7 +149,14 @@ class Conversation:
                 isolation=work.isolation,
             )
         )
-        logger.debug("%s: connected: %r, rakefarm %r", self.peer, hello.client, hello.software)
+        logger.debug(
+            "%s: connected: %r by %s, says %r, rakefarm %r",
+            self.peer,
+            visitor.user,
+            visitor.authentication,
+            visitor.client,
+            visitor.software,
+        )
 
     # --- prices ---------------------------------------------------------------------------------------
 
@@ -178,13 +181,19 @@ class Conversation:
 
         def beat() -> None:
             nonlocal beat_at
+            if self.workplace.board.scoreboard.draining:
+                raise _Draining
             if time.monotonic() >= beat_at:
                 self.transport.send(Progress("waiting", time.monotonic() - began, 0.0, 0))
                 beat_at = time.monotonic() + BEAT_S
 
-        grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), beat)
+        try:
+            grant = wait_for_grant(self.workplace, self.transport, licenses_of(task), self.user, beat)
+        except _Draining:
+            self.transport.send(self._answer(task))
+            return
         self._leases += 1
-        self._lease = Lease(self._leases, grant, task.needs)
+        self._lease = Lease(self._leases, grant, task)
         answer = self._answer(task, self._leases)
         if isinstance(answer, Decline):
             self._give_lease_back()
@@ -200,6 +209,7 @@ class Conversation:
     def give_back(self, lease: Lease) -> None:
         """Nothing comes of a lease."""
         self.workplace.board.count(leased=-1)
+        self.workplace.board.let_go(lease.grant.slot)
         self.workplace.grants.give_back(lease.grant)
 
     def _give_lease_back(self) -> None:
@@ -212,10 +222,31 @@ class Conversation:
     def _execute(self, request: Execute) -> None:
         if self._lease is not None and request.lease != self._lease.number:
             self._give_lease_back()
+        action, began = Action(request, self), time.monotonic()
         try:
-            Action(request, self).run()
+            action.run()
         except UnsafePath as error:
             raise Refused(error.code, str(error)) from error
+        finally:
+            if action.outcome:
+                self._keep(request, action, time.monotonic() - began)
+
+    def _keep(self, request: Execute, action: Action, elapsed_s: float) -> None:
+        """A line of the audit log."""
+        visitor = self.visitor
+        assert visitor is not None, "nobody else gets as far as this"
+        self.workplace.audit.write(
+            "ran",
+            self.peer,
+            user=visitor.user,
+            authentication=visitor.authentication,
+            client=shown(visitor.client),
+            command=shown(request.command),
+            label=shown(request.label),
+            outcome=action.outcome,
+            status=action.status,
+            elapsed_s=round(elapsed_s, 3),
+        )
 
     def expect(self, *kinds: type[Message]) -> Message:
         """The client's next message, which the state table has let through. Raises Lost when it ended instead."""

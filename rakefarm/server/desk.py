@@ -6,6 +6,7 @@ import time
 
 from msgspec import structs
 
+from rakefarm.hours import is_within, parse_hours
 from rakefarm.market.bid import (
     Bid,
     Commitments,
@@ -17,9 +18,8 @@ from rakefarm.market.bid import (
     work_of,
 )
 from rakefarm.market.curve import Curve, rate
-from rakefarm.market.needs import Facilities, Refusal, cores_wanted
-from rakefarm.server.grants import parse_licenses
-from rakefarm.server.hours import is_within, parse_hours
+from rakefarm.market.needs import Facilities, Refusal, cores_wanted, parse_licenses
+from rakefarm.server.bid_guard import BidGuard
 from rakefarm.server.workplace import Workplace
 from rakefarm.wire.messages import Task
 
@@ -45,16 +45,17 @@ class Desk:
         self._board = workplace.board.scoreboard
         self._price = workplace.settings.price
         self._licenses = frozenset(parse_licenses(workplace.settings.licenses))
+        self._terms_of = BidGuard(workplace.settings.bid, self._board)
         self._quiet = parse_hours(workplace.settings.quiet_hours)
 
     def price(self, task: Task, leased: int = 0) -> Bid | Refusal:
         """What it costs now, or why it can't be had at all; so many of the slots that are leased are for this very
         task."""
         job = job_of(task)
-        load, promised = self._board.load(), self._board.commitments()
+        load, promised = self._board.load(), self._promised()
         if leased:
             promised = structs.replace(promised, leased=max(0, promised.leased - leased))
-        return bid(job, load, promised, self._facilities(job), self._price, self._standing())
+        return bid(job, load, promised, self._facilities(job), self._price, self._standing(), self._terms_of)
 
     def refusal(self, task: Task) -> Refusal | None:
         """Why the task can't be taken at any price, or None. Being full is no reason."""
@@ -63,7 +64,7 @@ class Desk:
 
     def curve(self, task: Task) -> Curve:
         """The curve of this moment, for tasks like this one."""
-        job, load, promised = job_of(task), self._board.load(), self._board.commitments()
+        job, load, promised = job_of(task), self._board.load(), self._promised()
         return curve_of(load, promised, self._standing(), self._run_s(job, promised))
 
     def expect(self, task: Task) -> tuple[float, float]:
@@ -77,6 +78,11 @@ class Desk:
         """What share of a core each command gets, with this one running."""
         load, promised = self._board.load(), self._board.commitments()
         return rate(1.0, load.cores, load.busy, max(1, promised.running) + cores_wanted(job_of(task).needs) - 1)
+
+    def _promised(self) -> Commitments:
+        promised = self._board.commitments()
+        elsewhere = self._work.grants.elsewhere(promised.running + promised.leased)
+        return structs.replace(promised, elsewhere=elsewhere) if elsewhere else promised
 
     def _run_s(self, job: Job, promised: Commitments) -> float:
         load = self._board.load()

@@ -12,70 +12,81 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
+from rakefarm.hosts import UNIX
+from rakefarm.jobserver import NoJobServer, Tokens, open_auth
 from rakefarm.logs import logger
+from rakefarm.market.bids import DEFAULT
+from rakefarm.market.needs import parse_licenses
 from rakefarm.market.speed import FASTEST, SLOWEST
+from rakefarm.security.network import is_loopback
+from rakefarm.server import audit, door
+from rakefarm.server.entrance import StartError, open_socket, prepare, unix_path, warn
 from rakefarm.server.executor import probe_isolation
-from rakefarm.server.grants import Grants, parse_licenses
+from rakefarm.server.grants import Grants
 from rakefarm.server.pool import Pool, WorkersCannotStart
 from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
 from rakefarm.server.scoreboard import Scoreboard
+from rakefarm.server.worker import WayIn
 
-BACKLOG = 1024
 ACCEPT_BURST = 64
 PERIOD_S = 0.1
 """How often the load is sampled."""
 BOOT_S = 30.0
 
 
-class StartError(Exception):
-    """The server can't start; one line says why and what to do."""
-
-
-def open_socket(address: str, port: int) -> socket.socket:
-    """A listening TCP socket. Raises StartError."""
-    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    try:
-        found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "no valid name"
-        raise StartError(f"can't listen on {where}: {reason}; name an address of this machine with -i") from error
-    family, kind, protocol, _, target = found[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(target)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        hint = {
-            errno.EADDRINUSE: "; another program has it, choose another port with -p (0 lets the system pick)",
-            errno.EACCES: "; choose a port of 1024 or above with -p",
-            errno.EADDRNOTAVAIL: "; name an address of this machine with -i",
-        }.get(error.errno or 0, "")
-        raise StartError(f"can't listen on {where}: {error.strerror}{hint}") from error
-    sock.setblocking(False)
-    return sock
-
-
 class Listener:
     """One server's first process."""
 
-    def __init__(self, settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        reload: Callable[[], ServerSettings],
+        watch_stdin: bool,
+        shared_slots: str,
+        job_servers: Sequence[str],
+    ) -> None:
         self._reload = reload
         self._watch_stdin = watch_stdin
-        self._socket = open_socket(settings.address, settings.port)
         try:
+            tokens = Tokens([open_auth(auth) for auth in job_servers])
+        except NoJobServer as error:
+            raise StartError(f"--job-server: {error}") from error
+        try:
+            self._entrance = prepare(settings, os.environ)
+            audit.check(settings.audit_log)
             self._directory = ServerDirectory(choose_root(settings.sandbox_directory, os.environ.get("TMPDIR", "")))
-        except SandboxError as error:
+        except (ConfigError, SandboxError) as error:
             raise StartError(str(error)) from error
+        self._unix_path = unix_path(settings.address, self._directory.path)
+        try:
+            self._socket = open_socket(settings.address, settings.port, self._directory.path)
+            if self._entrance.authentication == "loopback" and not is_loopback(self._socket.getsockname()[0]):
+                raise StartError(f"{settings.address} has become an address of the network, and there is no key")
+        except StartError:
+            self._directory.remove()
+            raise
         self._settings = settings
-        self._grants = Grants(self._directory.path, settings.slots, parse_licenses(settings.licenses))
+        self._board = door.Board()
+        self._door = door.Door(
+            self._board,
+            settings.unproven,
+            settings.unproven_per_address,
+            settings.proof_s,
+            settings.penalty_s,
+        )
+        licenses = parse_licenses(settings.licenses)
+        try:
+            self._grants = Grants(self._directory.path, settings.slots, licenses, shared_slots, tokens)
+        except OSError as error:
+            self._close_socket()
+            self._directory.remove()
+            raise StartError(f"--shared-slots {shared_slots}: {error.strerror}") from error
         speed = settings.emulate.speed or load_speed(settings.cache_directory)
         self._scoreboard = Scoreboard(2 * settings.workers, settings.slots, speed)  # the pool says why twice
         self._isolation = probe_isolation()
@@ -83,7 +94,13 @@ class Listener:
         self._signals.setblocking(False)
         self._wakeup.setblocking(False)
         self._pool = Pool(
-            settings, self._grants, self._scoreboard, self._directory, self._isolation, self._close_in_worker
+            settings,
+            self._grants,
+            self._scoreboard,
+            self._directory,
+            self._isolation,
+            WayIn(self._entrance, self._board),
+            self._close_in_worker,
         )
         self._accept_again = 0.0
 
@@ -91,6 +108,7 @@ class Listener:
         signal.set_wakeup_fd(-1)
         for sock in (self._socket, self._signals, self._wakeup):
             sock.close()
+        self._door.close()
         if self._watch_stdin:
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, 0)
@@ -108,13 +126,21 @@ class Listener:
         except WorkersCannotStart as error:
             raise StartError(str(error)) from error
         finally:
-            self._socket.close()
+            self._close_socket()
             self._pool.end()
+            self._grants.tokens.recover()
             if not self._settings.emulate.cores:
                 save_speed(self._settings.cache_directory, self._scoreboard.speed)
             self._directory.remove()
 
+    def _close_socket(self) -> None:
+        self._socket.close()
+        if self._unix_path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._unix_path)
+
     def _serve(self) -> int:
+        warn(self._entrance)
         self._pool.start()
         # psutil is imported only now, so that the workers don't carry it.
         from rakefarm.server.load import Sampler
@@ -129,6 +155,7 @@ class Listener:
             if now >= next_sample:
                 running = self._scoreboard.commitments().running if self._settings.emulate.cores else 0
                 self._scoreboard.publish_load(sampler.sample(running), now)
+                self._door.look(now)
                 next_sample = now + PERIOD_S
             for number in self._wait(next_sample, accepting=announced and drain_until is None):
                 if number == signal.SIGHUP:
@@ -168,7 +195,7 @@ class Listener:
     def _accept(self) -> None:
         for _ in range(ACCEPT_BURST):
             try:
-                connection, _ = self._socket.accept()
+                connection, address = self._socket.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -177,30 +204,47 @@ class Listener:
                     self._accept_again = time.monotonic() + PERIOD_S
                     return
                 continue  # the client went away between its connect and our accept
-            if not self._pool.hand_over(connection):
+            ticket: int | None = door.NO_TICKET
+            if self._entrance.proves:
+                ticket = self._door.admit(connection, address[0])
+                if ticket is None:
+                    connection.close()
+                    continue
+            assert ticket is not None
+            if not self._pool.hand_over(connection, ticket):
                 logger.warning("a connection was closed: no worker can take it")
+                self._door.give_up(ticket)
 
     def _announce(self) -> None:
-        address, port, *_ = self._socket.getsockname()
-        where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        if self._unix_path:
+            where = UNIX + self._unix_path
+        else:
+            address, port, *_ = self._socket.getsockname()
+            where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         emulated = f" emulated-cores={self._settings.emulate.cores}" if self._settings.emulate.cores else ""
+        bid = f" bid={self._settings.bid}" if self._settings.bid != DEFAULT else ""
         print(
-            f"listening on {where} slots={self._settings.slots} isolation={self._isolation} authentication=none"
-            f" speed={self._scoreboard.speed:.2f}{emulated}",
+            f"listening on {where} slots={self._settings.slots} isolation={self._isolation}"
+            f" authentication={self._entrance.authentication} encryption={'tls' if self._entrance.context else 'none'}"
+            f" speed={self._scoreboard.speed:.2f}{emulated}{bid}",
             flush=True,
         )
 
     def _drain(self) -> float:
         logger.info("draining: no new work; what runs comes to its end (again to end now)")
         self._scoreboard.drain()
-        self._socket.close()
+        self._grants.slots.wake_waiters()  # who only waits for a slot is told at once
+        self._close_socket()
         self._pool.retire_all()
         return time.monotonic() + self._pool.settings.drain_s
 
     def _read_again(self) -> None:
         try:
+            fresh = self._reload()
+            self._entrance.check_again()
+            audit.check(fresh.audit_log)
             settings = structs.replace(
-                self._reload(),
+                fresh,
                 slots=self._settings.slots,
                 workers=self._settings.workers,
                 licenses=self._settings.licenses,
@@ -209,6 +253,7 @@ class Listener:
             logger.error("the configuration stays as it was: %s", error)
             return
         logger.info("configuration read again; workers are replaced as they fall idle")
+        self._scoreboard.restore_bid()
         self._pool.retire_all(settings)
 
 
@@ -231,14 +276,21 @@ def save_speed(directory: str, speed: float) -> None:
         os.replace(beside, os.path.join(directory, "speed"))
 
 
-def serve(settings: ServerSettings, reload: Callable[[], ServerSettings], watch_stdin: bool = False) -> int:
+def serve(
+    settings: ServerSettings,
+    reload: Callable[[], ServerSettings],
+    watch_stdin: bool = False,
+    shared_slots: str = "",
+    job_servers: Sequence[str] = (),
+) -> int:
     """Run a server until it is told to stop; answers its exit status.
 
     `settings` have slots, workers and cache_directory filled in. With `watch_stdin` the end of standard input ends
-    the server, so that one started by a client never outlives it.
+    the server, so that one started by a client never outlives it. `shared_slots` is the fifo of slots that others have,
+    too; a command runs only with a token of one of the `job_servers` (as in MAKEFLAGS), if there are any.
     """
     try:
-        return int(Listener(settings, reload, watch_stdin).run())
+        return int(Listener(settings, reload, watch_stdin, shared_slots, job_servers).run())
     except StartError as error:
         with contextlib.suppress(OSError):
             print(f"rakeserver: {error}", file=sys.stderr, flush=True)

@@ -11,19 +11,19 @@ is read from the kernel's own list of children, a few dozen small files, where p
 import contextlib
 import os
 import time
-from collections.abc import Sequence
 
 import psutil
 
 from rakefarm.config import Emulation
 from rakefarm.market.bid import Load
+from rakefarm.process_tree import processor_seconds
 
 PERIOD_S = 0.1
 SMOOTHING_S = 0.15
 """Time constant of the average: one sample of 0.1 s counts in ticks of 10 ms, so it is 10 % wrong by itself."""
 OWNER_PERIOD_S = 5.0
-MOST_THREADS = 64
-_TICKS = os.sysconf("SC_CLK_TCK")
+LOAD_AVERAGE_S = 60.0
+"""The time constant of the first of the kernel's load averages, which an emulated machine imitates."""
 
 
 class Sampler:
@@ -33,10 +33,11 @@ class Sampler:
         self._emulation = emulation or Emulation()
         self._process = psutil.Process()
         self._before = self._times()
-        self._own_before = own_seconds([self._process.pid])
+        self._own_before = processor_seconds(self._process.pid)
         self._at = time.monotonic()
         self._busy = self._own = 0.0
         self._io_wait = 0.0
+        self._load_average = 0.0  # of an emulated machine
         self._owner_idle_s = 1e9
         self._owner_asked = -OWNER_PERIOD_S
 
@@ -56,7 +57,7 @@ class Sampler:
         """The load now: busy cores of the last few tenths of a second, memory as the kernel estimates it. An emulated
         machine is as busy as it says and as the `running` commands make it."""
         now = time.monotonic()
-        times, own = self._times(), own_seconds([self._process.pid])
+        times, own = self._times(), processor_seconds(self._process.pid)
         elapsed = max(now - self._at, 1e-3)
         cores = times[0]
         if cores == self._before[0]:
@@ -74,8 +75,17 @@ class Sampler:
         others = max(0.0, self._busy - self._own)
         emulated = self._emulation
         if emulated.cores:
-            in_all = min(float(emulated.cores), emulated.busy_cores + running)
-            return Load(emulated.cores, emulated.busy_cores, 0.0, memory.available, memory.total, busy_in_all=in_all)
+            runnable = emulated.busy_cores + running
+            self._load_average += min(1.0, elapsed / LOAD_AVERAGE_S) * (runnable - self._load_average)
+            return Load(
+                emulated.cores,
+                emulated.busy_cores,
+                0.0,
+                memory.available,
+                memory.total,
+                busy_in_all=min(float(emulated.cores), runnable),
+                load_average=self._load_average,
+            )
         return Load(
             cores,
             others,
@@ -84,26 +94,8 @@ class Sampler:
             memory.total,
             owner_idle_s=self._owner_idle_s,
             busy_in_all=self._busy,
+            load_average=os.getloadavg()[0],
         )
-
-
-def own_seconds(roots: Sequence[int]) -> float:
-    """Processor seconds of these processes, of all their living descendants, and of those that they have reaped."""
-    total, waiting = 0, list(roots)
-    while waiting:
-        pid = waiting.pop()
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                # After the name, which may hold anything, come the fields from the third on: see proc(5).
-                fields = file.read().rpartition(b")")[2].split()
-            total += sum(int(field) for field in fields[11:15])
-            threads = (
-                [pid] if int(fields[17]) > MOST_THREADS else [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-            )
-            for thread in threads:
-                with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                    waiting += [int(child) for child in file.read().split()]
-    return total / _TICKS
 
 
 def owner_idle_s() -> float:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from rakefarm import __version__
 from rakefarm.config import ConfigError, ServerSettings, load_settings
 from rakefarm.market.needs import parse_size
-from rakefarm.server.grants import parse_licenses
-from rakefarm.server.hours import parse_hours
+from rakefarm.security import PROMISE
+from rakefarm.server.bid_guard import find_bid
 
 SPARE_WORKERS = 2
 """Workers beyond the slots, so that a quote is answered while every slot compiles."""
@@ -18,8 +17,11 @@ SPARE_WORKERS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `rakeserver` and `rakefarm serve`."""
+    parser.epilog = f"Our promise: {PROMISE} How far it holds: docs/security.md."
     parser.add_argument("place", nargs="*", metavar="[HOST] PORT", help="port, or address and port, to listen on")
-    parser.add_argument("-i", "--address", metavar="ADDR", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "-i", "--address", metavar="ADDR", help="address to listen on, or unix:/PATH (default: 127.0.0.1)"
+    )
     parser.add_argument("-p", "--port", metavar="PORT", help="port; 0 lets the system pick (default: 6238)")
     parser.add_argument("-v", "--verbose", action="store_true", help="log each connection and action")
     parser.add_argument("--slots", metavar="N", help="commands at one time (default: one a core)")
@@ -28,9 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help="read this file instead of the user's and the system's server.toml"
     )
     parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
+    parser.add_argument(
+        "--bid", metavar="NAME", help="how prices are made: finish (default), flat, load-average, cpu, or FILE.py:NAME"
+    )
     parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the keys that open this server (default: $XDG_CONFIG_HOME/rakefarm/keys)"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="listen on the network without a key: anybody can run programs here"
+    )
+    parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
-    parser.add_argument("--version", action="version", version=f"rakeserver {__version__}")
+    parser.add_argument("--shared-slots", metavar="FILE", help="take slots from this fifo, which others share")
+    parser.add_argument(
+        "--job-server",
+        metavar="AUTH",
+        action="append",
+        default=[],
+        help="run a command only with a token of a make's job server, R,W or fifo:PATH; may be repeated",
+    )
 
 
 def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> ServerSettings:
@@ -45,8 +64,9 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         raise ConfigError(f"unexpected argument {place[2]!r}: give PORT, or HOST PORT")
     if len(place) == 2:
         changes["address"] = place[0]
-    if (address := options.address or environ.get("RAKEFARM_ADDRESS")) is not None:
-        changes["address"] = address
+    address = options.address if options.address is not None else environ.get("RAKEFARM_ADDRESS")
+    if address is not None:
+        changes["address"] = address  # an empty one is every address
     port = options.port or (place[-1] if place else environ.get("RAKEFARM_PORT"))
     if port is not None:
         changes["port"] = _number("port", port, 0, 65535)
@@ -62,6 +82,14 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         if not os.path.isdir(options.shared):
             raise ConfigError(f"--shared {options.shared}: not a directory")
         changes["shared"] = os.path.abspath(options.shared)
+    if (bid := options.bid or environ.get("RAKEFARM_BID")) is not None:
+        changes["bid"] = bid
+    for name in ("key_file", "audit_log"):
+        value = getattr(options, name) or environ.get(f"RAKEFARM_{name.upper()}")
+        if value:
+            changes[name] = value
+    if options.insecure:
+        changes["insecure"] = True
     if options.verbose:
         changes["verbose"] = True
     settings = structs.replace(settings, **changes)
@@ -71,19 +99,19 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
 def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSettings:
     slots = settings.slots or len(os.sched_getaffinity(0))
     workers = settings.workers or slots + SPARE_WORKERS
-    home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or "/var/cache", ".cache")
+    home = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):  # the XDG base directory specification has such a one ignored
+        home = os.path.join(environ.get("HOME") or "/var/cache", ".cache")
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
-    for name, value, highest in (("port", settings.port, 65535), ("slots", slots, 4096), ("workers", workers, 8192)):
-        _number(name, str(value), 0, highest)
-    try:
-        parse_licenses(settings.licenses)
-    except ValueError as error:
-        raise ConfigError(f"licenses: {str(error)!r} is neither NAME nor NAME=COUNT") from error
-    try:
-        parse_hours(settings.quiet_hours)
-    except ValueError as error:
-        raise ConfigError(f"quiet_hours: {settings.quiet_hours!r} is not like 22:00-06:30") from error
-    return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache)
+    bid = _located(settings.bid)
+    find_bid(bid)
+    return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache, bid=bid)
+
+
+def _located(bid: str) -> str:
+    """FILE.py:NAME with its whole path: workers look for it later, perhaps from elsewhere."""
+    path, colon, name = bid.rpartition(":")
+    return f"{os.path.abspath(path)}:{name}" if colon and path.endswith(".py") else bid
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:

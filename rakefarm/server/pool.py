@@ -21,7 +21,7 @@ from rakefarm.server import handoff
 from rakefarm.server.grants import Grants
 from rakefarm.server.sandbox import ServerDirectory, remove_tree
 from rakefarm.server.scoreboard import Scoreboard
-from rakefarm.server.worker import BOOT_FAILED, exit_child, run_worker
+from rakefarm.server.worker import BOOT_FAILED, WayIn, exit_child, run_worker
 from rakefarm.wire import codec
 
 YOUNG_S = 2.0
@@ -60,6 +60,7 @@ class Pool:
         scoreboard: Scoreboard,
         directory: ServerDirectory,
         isolation: str,
+        way_in: WayIn,
         close_in_worker: Callable[[], None],
     ) -> None:
         self.settings = settings
@@ -67,6 +68,7 @@ class Pool:
         self._scoreboard = scoreboard
         self._directory = directory
         self._isolation = isolation
+        self._way_in = way_in
         self._close_in_worker = close_in_worker
         self._members: dict[int, _Member] = {}
         self._vacancies: list[_Vacancy] = []
@@ -113,6 +115,7 @@ class Pool:
                     self._scoreboard,
                     self._directory.worker_directory(number),
                     self._isolation,
+                    self._way_in,
                 )
             except BaseException:
                 logger.exception("worker %d met a fault of its own", number)
@@ -129,11 +132,11 @@ class Pool:
 
         return sorted((m for m in self._members.values() if m.ready and not m.retiring), key=connections)
 
-    def hand_over(self, connection: socket.socket) -> bool:
+    def hand_over(self, connection: socket.socket, ticket: int) -> bool:
         """Give `connection` to a worker, and close our copy in any case; False when none could take it."""
         with connection:
             for member in self.choose():
-                if handoff.hand_over(member.channel, connection):
+                if handoff.hand_over(member.channel, connection, ticket):
                     member.handed += 1
                     return True
         return False
@@ -166,6 +169,7 @@ class Pool:
             os.kill(member.pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(member.pid, 0)[1])
         self._scoreboard.clear_worker(member.number)
+        self._grants.tokens.recover(member.number)
         remove_tree(self._directory.worker_directory(member.number))
         self._grants.slots.wake_waiters()
         if member.replaced or (member.retiring and self._scoreboard.draining):

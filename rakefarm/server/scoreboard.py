@@ -1,7 +1,7 @@
 """What the server's processes know of each other: a shared page that nobody waits for.
 
     header    load sample (written by the listener), draining flag
-    standing  learned speed, recent faults (whoever learnt last)
+    standing  learned speed, recent faults (whoever learnt last), whether the bid is replaced
     cells     one a worker: commands running, waiting and since when, slots held for clients, connections closed
     slots     one a slot: which worker's command runs there, and when it is expected to end (by who holds the slot)
 
@@ -11,6 +11,7 @@ what a worker that died had put up.
 """
 
 import mmap
+import os
 import struct
 import threading
 import time
@@ -19,14 +20,17 @@ from msgspec import Struct
 
 from rakefarm.market.bid import Commitments, Load
 from rakefarm.market.speed import decayed, learn_speed
+from rakefarm.server.users import Users
 
-_HEADER = struct.Struct("=QdQddQQddQ")  # version, taken_at, cores, busy, io, available, total, owner, in all, draining
-_STANDING = struct.Struct("=ddd")  # speed, faults, faults counted at
+# version, taken_at, cores, busy, io, available, total, owner, in all, load average, draining
+_HEADER = struct.Struct("=QdQddQQdddQ")
+_STANDING = struct.Struct("=dddQ")  # speed, faults, faults counted at, whether the bid is replaced
 _CELL = struct.Struct("=QQQQd")  # running, waiting, leased, connections closed, waiting since
 _SLOT = struct.Struct("=Qd")  # worker + 1 (0: free), expected end
 _NUMBER = struct.Struct("=Q")
 _DOUBLE = struct.Struct("=d")
 _DRAINING_OFFSET = _HEADER.size - _NUMBER.size
+_REPLACED_OFFSET = _HEADER.size + _STANDING.size - _NUMBER.size
 _CELLS_OFFSET = _HEADER.size + _STANDING.size
 NEVER = 0.0
 
@@ -46,10 +50,12 @@ class Scoreboard:
 
     def __init__(self, workers: int, slots: int, speed: float = 1.0) -> None:
         self.slots = slots
+        self.users = Users(workers, slots)
         self._slots_offset = _CELLS_OFFSET + workers * _CELL.size
         self._map = mmap.mmap(-1, self._slots_offset + slots * _SLOT.size)
         self._version = 0
-        self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic()))
+        self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic(), 0))
+        self._first = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # of all processes one can read it
 
     def publish_load(self, load: Load, taken_at: float) -> None:
         """In the listener: put up a fresh sample, taken at `taken_at` (monotonic seconds)."""
@@ -61,6 +67,7 @@ class Scoreboard:
             load.memory_total,
             load.owner_idle_s,
             load.busy_in_all,
+            load.load_average,
             int(self.draining),
         )
         self._write(0, _NUMBER.pack(self._version + 1))
@@ -75,10 +82,9 @@ class Scoreboard:
     def load(self) -> Load:
         """The newest sample, with its age."""
         while True:
-            version, taken_at, cores, busy, io_wait, available, total, owner, in_all, _ = _HEADER.unpack_from(self._map)
+            version, taken_at, cores, busy, io_wait, available, total, *rest, _ = _HEADER.unpack_from(self._map)
             if not version % 2 and _NUMBER.unpack_from(self._map, 0)[0] == version:
-                age_s = max(0.0, time.monotonic() - taken_at)
-                return Load(cores, busy, io_wait, available, total, age_s, owner, in_all)
+                return Load(cores, busy, io_wait, available, total, max(0.0, time.monotonic() - taken_at), *rest)
 
     @property
     def draining(self) -> bool:
@@ -103,13 +109,33 @@ class Scoreboard:
 
     def faults(self, half_life_s: float) -> float:
         """Faults of the host, decayed until now."""
-        _, faults, counted_at = _STANDING.unpack_from(self._map, _HEADER.size)
+        _, faults, counted_at, _ = _STANDING.unpack_from(self._map, _HEADER.size)
         return decayed(faults, time.monotonic() - counted_at, half_life_s)
 
     def add_fault(self, half_life_s: float) -> None:
         """The host, not a user's command, failed."""
         faults = self.faults(half_life_s) + 1.0
-        self._write(_HEADER.size, _STANDING.pack(self.speed, faults, time.monotonic()))
+        self._write(_HEADER.size + _DOUBLE.size, struct.pack("=dd", faults, time.monotonic()))
+
+    @property
+    def bid_replaced(self) -> bool:
+        """Whether the configured bid has failed and the default is used in its place."""
+        return bool(_NUMBER.unpack_from(self._map, _REPLACED_OFFSET)[0])
+
+    def replace_bid(self) -> bool:
+        """The configured bid has failed, for all workers. True for who says so first: it has to report it."""
+        self._write(_REPLACED_OFFSET, _NUMBER.pack(1))
+        try:
+            os.eventfd_read(self._first)
+        except BlockingIOError:
+            return False
+        return True
+
+    def restore_bid(self) -> None:
+        """In the listener: another bid may be configured now."""
+        self.replace_bid()
+        os.eventfd_write(self._first, 1)
+        self._write(_REPLACED_OFFSET, _NUMBER.pack(0))
 
     # --- cells ----------------------------------------------------------------------------------------
 
@@ -125,6 +151,7 @@ class Scoreboard:
     def clear_worker(self, worker: int) -> None:
         """In the listener: take down what a dead worker had put up."""
         self.write_cell(worker, Cell())
+        self.users.clear_worker(worker)
         for slot in range(self.slots):
             if _NUMBER.unpack_from(self._map, self._slots_offset + slot * _SLOT.size)[0] == worker + 1:
                 self.write_slot(slot, None, 0.0)
@@ -160,12 +187,13 @@ class WorkerBoard:
         self._worker = worker
         self._lock = threading.Lock()
         self._running = self._leased = self._closed = 0
-        self._waiting: dict[int, float] = {}  # since when, by turn
-        self._aside: dict[int, float] = {}  # the same of who waits for something else than a slot
+        self._waiting: dict[int, tuple[float, int]] = {}  # since when, and who, by turn
+        self._aside: dict[int, tuple[float, int]] = {}  # the same of who waits for something else than a slot
+        self._told: dict[int, float] = {}  # what the shared page says of us
         self._next_turn = 1
 
     def _publish(self) -> None:
-        since = min(self._waiting.values(), default=NEVER)
+        since = min(self._waiting.values(), default=(NEVER, 0))[0]
         cell = Cell(self._running, len(self._waiting), self._leased, self._closed, since)
         self.scoreboard.write_cell(self._worker, cell)
 
@@ -177,6 +205,23 @@ class WorkerBoard:
             self._closed += closed
             assert self._running >= 0 <= self._leased
             self._publish()
+
+    def _publish_waiting(self) -> None:
+        users: dict[int, float] = {}
+        for since, user in self._waiting.values():
+            users[user] = min(users.get(user, since), since)
+        if users != self._told:
+            self._told = users
+            self.scoreboard.users.publish(self._worker, users.items())
+        self._publish()
+
+    def hold(self, slot: int, user: int) -> None:
+        """A user has been given a slot, and holds it until `let_go`."""
+        self.scoreboard.users.hold(slot, self._worker, user)
+
+    def let_go(self, slot: int) -> None:
+        """The slot is about to be given back."""
+        self.scoreboard.users.let_go(slot)
 
     def begin(self, slot: int, run_s: float, leased: bool = False) -> None:
         """A command is committed to `slot`, which may have been leased, and is expected to take `run_s` seconds."""
@@ -190,13 +235,13 @@ class WorkerBoard:
 
     # --- turns ----------------------------------------------------------------------------------------
 
-    def queue(self) -> int:
-        """Begin to wait for a slot; answers the number of the turn."""
+    def queue(self, user: int = 1) -> int:
+        """Begin to wait for a slot, for the user of that number; answers the number of the turn."""
         with self._lock:
             turn = self._next_turn
             self._next_turn += 1
-            self._waiting[turn] = time.monotonic()
-            self._publish()
+            self._waiting[turn] = time.monotonic(), user
+            self._publish_waiting()
             return turn
 
     def step_aside(self, turn: int, aside: bool) -> None:
@@ -205,20 +250,24 @@ class WorkerBoard:
         with self._lock:
             if turn in origin:
                 goal[turn] = origin.pop(turn)
-                self._publish()
+                self._publish_waiting()
 
     def leave_queue(self, turn: int) -> None:
         """Wait no longer."""
         with self._lock:
             self._waiting.pop(turn, None)
             self._aside.pop(turn, None)
-            self._publish()
+            self._publish_waiting()
 
     def is_next(self, turn: int | None) -> bool:
-        """Whether nobody has waited longer: who has no turn yet comes after all that have, and who has stepped aside
-        is never next."""
-        longest = self.scoreboard.longest_waiting()
+        """Whether it is this one's turn, as `users` says: who has none yet comes after all that have, and who has
+        stepped aside is never next."""
         if turn is None:
-            return longest == NEVER
-        since = self._waiting.get(turn)
-        return since is not None and (longest == NEVER or since <= longest)
+            return self.scoreboard.longest_waiting() == NEVER
+        waiting = self._waiting.get(turn)
+        if waiting is None:
+            return False
+        since, user = waiting
+        users = self.scoreboard.users
+        following = users.next_in_turn()
+        return following is None or users.rank(user, since) <= following

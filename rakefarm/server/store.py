@@ -3,6 +3,7 @@
     DIRECTORY/ab/abcdef…   a blob, read-only, named by its digest
     DIRECTORY/new/…        being written; renamed into place when its digest is right
     DIRECTORY/lock         held by whoever evicts
+    DIRECTORY/caps/…       one a worker, locked while it lives, named by its server's cap
 
 Any number of workers and servers may share one directory: blobs appear by rename, whole or not at all, and a blob
 that is gone is simply not there, so the store may be deleted at any time. A blob is verified on arrival and
@@ -10,7 +11,8 @@ once more by each worker that first uses it (a crash or a bad disk may have chan
 never links: one that writes in place must not change the store.
 
 The size is kept under its cap by evicting what was used longest ago. Workers add up what they have written and look
-at the disk when that reaches their share of the headroom, so the cap holds without a common counter.
+at the disk when that reaches their share of the headroom, so the cap holds without a common counter. Where servers with
+different caps use one directory at a time, the largest counts: a small one must not empty what others rely on.
 """
 
 import contextlib
@@ -18,13 +20,15 @@ import errno
 import fcntl
 import os
 import tempfile
+import time
+import weakref
 
 from rakefarm.digest import CHUNK_BYTES, Beat, hash_descriptor, no_beat
-from rakefarm.server.sandbox import remove_tree
 
 SMALL_BYTES = 1 << 20
 EVICT_TO = 0.7
 EVICT_AT = 0.85
+ABANDONED_S = 86_400.0
 
 
 class Store:
@@ -39,10 +43,44 @@ class Store:
         self._verified: dict[bytes, tuple[int, int, int]] = {}
         if size_bytes:
             self._make_directories()
+            self._tell_cap()
             self.evict()
 
     def _make_directories(self) -> None:
         os.makedirs(self._directory + b"/new", mode=0o700, exist_ok=True)
+
+    def _tell_cap(self) -> None:
+        """Have our cap count for as long as we live; a file system without locks has each of us go by its own."""
+        caps = self._directory + b"/caps"
+        with contextlib.suppress(OSError):
+            os.makedirs(caps, mode=0o700, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self._directory + b"/new")
+            weakref.finalize(self, os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # By rename, so that nobody finds it unlocked and takes us for dead.
+            os.rename(name, b"%b/%d-%b" % (caps, self._size, os.path.basename(name)))
+
+    def _sweep_new(self) -> None:
+        """Remove what a crash left half-written: nobody writes for so long."""
+        long_ago = time.time() - ABANDONED_S
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._directory + b"/new"):
+                with contextlib.suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime < long_ago:
+                        os.unlink(entry.path)
+
+    def _largest_cap(self) -> int:
+        """The largest cap of all who use the directory now; what the dead have left is removed."""
+        largest = self._size
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._directory + b"/caps"):
+                number = entry.name.partition(b"-")[0]
+                with contextlib.suppress(OSError):
+                    if not number.isdigit() or len(number) > 20 or _is_unlocked(entry.path):
+                        os.unlink(entry.path)
+                    else:
+                        largest = max(largest, int(number))
+        return largest
 
     def _path(self, digest: bytes) -> bytes:
         name = digest.hex().encode()
@@ -139,8 +177,9 @@ class Store:
             os.close(lock)
 
     def _evict_locked(self) -> None:
+        self._sweep_new()
         blobs = []
-        total = 0
+        total, cap = 0, self._largest_cap()
         for shard in os.scandir(self._directory):
             if not shard.is_dir(follow_symlinks=False) or len(shard.name) != 2:
                 continue
@@ -150,19 +189,25 @@ class Store:
                         status = entry.stat(follow_symlinks=False)
                         blobs.append((status.st_mtime, status.st_size, entry.path))
                         total += status.st_size
-        if total <= self._size * EVICT_AT - self._share:
+        if total <= cap * EVICT_AT - self._share:
             return
         for _, size, path in sorted(blobs):
-            if total <= self._size * EVICT_TO:
+            if total <= cap * EVICT_TO:
                 break
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             total -= size
 
 
-def sweep_new(directory: str) -> None:
-    """Remove what a crash left half-written. Only while no other server uses the store."""
-    remove_tree(os.path.join(directory, "new"))
+def _is_unlocked(path: bytes) -> bool:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _copy(source: int, target: bytes, size: int, mode: int, beat: Beat) -> None:

@@ -1,9 +1,11 @@
-"""Waiting for a grant, in turn: who has waited longest is served first, over all workers of the server.
+"""Waiting for a grant, in turn between users (see `users`), over all workers of the server.
 
-Clients hold one place in the queue at a time, so first come, first served is also turn by turn among them. Who finds
-that it isn't its turn leaves the slot alone; but a worker that stands still (stopped, say) would hold up everyone, so
-a slot that stays free for a while is taken out of turn. And who waits for a licence that others hold steps aside, since
-it could not use a slot: it is next again once the licence is free.
+Who finds that it isn't its turn leaves the slot alone; but a worker that stands still (stopped, say) would hold up
+everyone, so a slot that stays free for a while is taken out of turn. And who waits for a licence that others hold steps
+aside, since it could not use a slot: it is next again once the licence is free.
+
+Where this user's builds share the slots, there is no order among their servers: who comes while another waits leaves
+the next slot to those who wait, and from then on whoever wakes first has it.
 """
 
 import select
@@ -11,81 +13,109 @@ import time
 from collections.abc import Callable, Sequence
 
 from rakefarm.server.grants import Grant
-from rakefarm.server.slots import LOOK_AGAIN_S
+from rakefarm.server.users import Rank
 from rakefarm.server.workplace import Workplace
+from rakefarm.slots import GIVE_WAY_S, LOOK_AGAIN_S
 from rakefarm.transport import Lost, Transport
 
 PATIENCE_S = 0.5
 """How long a free slot may stay with a waiter that does not take it."""
-GIVE_WAY_MS = 5
 LICENSE_LOOK_MS = 50
 """How often who has stepped aside looks whether the licence is free."""
 
 
-def take_now(work: Workplace, licenses: Sequence[str]) -> Grant | None:
-    """A grant without waiting, unless somebody else waits for one."""
-    return work.grants.try_take(licenses) if work.board.is_next(None) else None
+def take_now(work: Workplace, licenses: Sequence[str], user: int) -> Grant | None:
+    """A grant for that user without waiting, unless somebody else waits for one."""
+    if not work.board.is_next(None) or work.grants.others_wait:
+        return None
+    grant = work.grants.try_take(licenses)
+    if grant is not None:
+        work.board.hold(grant.slot, user)
+    return grant
 
 
-def wait_for_grant(work: Workplace, transport: Transport, licenses: Sequence[str], beat: Callable[[], None]) -> Grant:
-    """A grant, as soon as it is our turn, counted as leased; `beat` is called several times a second. Raises Lost when
-    the client, who may not speak now, is gone."""
-    grant = take_now(work, licenses)
+def wait_for_grant(
+    work: Workplace, transport: Transport, licenses: Sequence[str], user: int, beat: Callable[[], None]
+) -> Grant:
+    """A grant for that user, as soon as it is our turn, counted as leased; `beat` is called several times a second.
+
+    Raises Lost when the client, who may not speak now, is gone.
+    """
+    grant = take_now(work, licenses, user)
     if grant is not None:
         work.board.count(leased=1)
         return grant
-    board, turn = work.board, work.board.queue()
+    turn = work.board.queue(user)
     try:
-        everything, client = select.poll(), select.poll()
-        for poller in (everything, client):
-            poller.register(transport.socket, select.POLLIN | select.POLLRDHUP)
-        everything.register(work.grants.event, select.POLLIN)
-        aside = False
-        passed_over = _PassedOver()
-        while True:
-            before, aside = aside, bool(work.grants.lacking(licenses))
-            if aside != before:
-                board.step_aside(turn, aside)
-            if aside:
-                check_client(transport, client.poll(LICENSE_LOOK_MS))
-                beat()
-                continue
-            ready = everything.poll(0)
-            if not ready:
-                passed_over.reset()  # no slot stands free
-                ready = everything.poll(0 if before else LOOK_AGAIN_S * 1000)
-            check_client(transport, ready)
-            beat()
-            if board.is_next(turn) or passed_over.long_enough:
-                passed_over.reset()
-                grant = work.grants.try_take(licenses, woken=True)
-                if grant is not None:
-                    # Before the queue is left, or a curve made in between would show a slot that is nobody's.
-                    work.board.count(leased=1)
-                    return grant
-            elif ready:
-                # The event stays as it is, for whose turn it is.
-                passed_over.note(board.scoreboard.longest_waiting())
-                check_client(transport, client.poll(GIVE_WAY_MS))
+        with work.grants.waiting():
+            return _wait_in_turn(work, transport, licenses, user, beat, turn)
     finally:
-        board.leave_queue(turn)
+        work.board.leave_queue(turn)
+
+
+def _wait_in_turn(
+    work: Workplace, transport: Transport, licenses: Sequence[str], user: int, beat: Callable[[], None], turn: int
+) -> Grant:
+    board = work.board
+    client, everything = _poller(transport), _poller(transport, work.grants.event)
+    aside = looked_aside = False
+    passed_over = _PassedOver()
+    if work.grants.others_wait:
+        check_client(transport, client.poll(GIVE_WAY_S * 1000))
+    while True:
+        before, aside = aside, bool(work.grants.lacking(licenses))
+        if aside != before:
+            board.step_aside(turn, aside)
+        tokens = () if aside else work.grants.token_readers
+        if aside or tokens:
+            check_client(transport, _poller(transport, *tokens).poll(LICENSE_LOOK_MS))
+            beat()
+            looked_aside = True
+            continue
+        ready = everything.poll(0)
+        if not ready:
+            passed_over.reset()  # no slot stands free
+            ready = everything.poll(0 if looked_aside else LOOK_AGAIN_S * 1000)
+        looked_aside = False
+        check_client(transport, ready)
+        beat()
+        if board.is_next(turn) or passed_over.long_enough:
+            passed_over.reset()
+            grant = work.grants.try_take(licenses, woken=True)
+            if grant is not None:
+                board.hold(grant.slot, user)
+                # Before the queue is left, or a curve made in between would show a slot that is nobody's.
+                work.board.count(leased=1)
+                return grant
+        elif ready:
+            # The event stays as it is, for whose turn it is.
+            passed_over.note(board.scoreboard.users.next_in_turn())
+            check_client(transport, client.poll(GIVE_WAY_S * 1000))
+
+
+def _poller(transport: Transport, *others: int) -> select.poll:
+    poller = select.poll()
+    poller.register(transport.socket, select.POLLIN | select.POLLRDHUP)
+    for descriptor in others:
+        poller.register(descriptor, select.POLLIN)
+    return poller
 
 
 class _PassedOver:
     """How long a free slot has stood with one waiter."""
 
     def __init__(self) -> None:
-        self._by: float | None = None
+        self._by: Rank | None = None
         self._since = 0.0
 
     def reset(self) -> None:
         """It does no longer."""
         self._by = None
 
-    def note(self, waiting_since: float) -> None:
-        """It does, and it is the turn of who has waited since then."""
-        if self._by != waiting_since:
-            self._by, self._since = waiting_since, time.monotonic()
+    def note(self, following: Rank | None) -> None:
+        """It does, and it is the turn of who stands there."""
+        if self._by != following:
+            self._by, self._since = following, time.monotonic()
 
     @property
     def long_enough(self) -> bool:

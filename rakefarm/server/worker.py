@@ -10,12 +10,17 @@ import sys
 import threading
 import time
 
+from msgspec import Struct
+
 from rakefarm import transport
-from rakefarm.config import ServerSettings
+from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.logs import logger
-from rakefarm.server import handoff
+from rakefarm.server import door, handoff
+from rakefarm.server.admission import Admission
+from rakefarm.server.audit import AuditLog
 from rakefarm.server.conversation import Conversation
 from rakefarm.server.desk import Desk
+from rakefarm.server.entrance import Entrance
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import Grants
 from rakefarm.server.likeness import Likeness
@@ -23,6 +28,14 @@ from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
 from rakefarm.server.store import Store
 from rakefarm.server.workplace import Workplace
+
+
+class WayIn(Struct, frozen=True):
+    """How connections come to a worker: by which rule, and where to tell how it goes with each."""
+
+    entrance: Entrance
+    door: door.Board
+
 
 BOOT_FAILED = 3
 """Exit status of a worker that can't even start: starting another would fail the same way."""
@@ -41,6 +54,7 @@ def run_worker(
     scoreboard: Scoreboard,
     directory: str,
     isolation: str,
+    way_in: WayIn,
 ) -> int:
     """In the worker, for all its life; answers its exit status."""
     # The listener decides: a terminal's Ctrl-C reaches all of us, and so does the SIGTERM of who ends a process group.
@@ -52,22 +66,31 @@ def run_worker(
         _raise_open_files()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
-        worker_grants = grants.open()
+        worker_grants = grants.open(number)
+        audit = AuditLog(settings.audit_log)
+        # Only now: the process that starts executors must not have the keys in its memory.
+        admission = Admission(way_in.entrance)
+    except ConfigError as error:
+        logger.error("a worker can't start: %s", error)
+        return BOOT_FAILED
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else "its directories"
         logger.error("a worker can't start: %s: %s", place, error.strerror)
         return BOOT_FAILED
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
-    work = Workplace(settings, worker_grants, board, store, sandbox, executors, Likeness(), isolation, name)
+    work = Workplace(
+        settings, worker_grants, board, store, sandbox, executors, Likeness(), isolation, name, admission, audit
+    )
     threading.stack_size(STACK_BYTES)
-    crew = _Crew(work)
+    crew = _Crew(work, way_in.door)
     try:
         with contextlib.suppress(OSError):  # the listener is gone already: what follows will see
             channel.send(handoff.READY)
         crew.serve(channel)
     finally:
         executors.end_all()
+        worker_grants.give_tokens_back()
         sandbox.remove()
     return 0
 
@@ -91,8 +114,9 @@ def _give_memory_back() -> None:
 class _Crew:
     """The worker's conversations, a thread each."""
 
-    def __init__(self, work: Workplace) -> None:
+    def __init__(self, work: Workplace, board: door.Board) -> None:
         self._work = work
+        self._board = board
         self._desk = Desk(work)
         self._lock = threading.Lock()
         self._conversations: set[Conversation] = set()
@@ -100,30 +124,40 @@ class _Crew:
     def serve(self, channel: socket.socket) -> None:
         """Until the listener is gone, or has said DRAIN and the last command has ended."""
         while True:
-            message, connection = handoff.receive(channel)
+            message, connection, ticket = handoff.receive(channel)
             if connection is not None:
-                self._start(connection)
+                self._start(connection, ticket)
+            elif message == handoff.CONNECTION:
+                logger.warning("a connection was closed: this worker has no descriptor left for it")
+                self._board.tell(ticket, door.GONE)
+                self._work.board.count(closed=1)
             elif message == handoff.DRAIN:
                 self._drain(channel)
                 return
             elif not message:
                 return
 
-    def _start(self, connection: socket.socket) -> None:
+    def _start(self, connection: socket.socket, ticket: int) -> None:
         try:
-            transport.configure(connection)
+            transport.configure(connection, self._work.settings.unacknowledged_s)
             peer = _show_address(connection.getpeername())
         except OSError:  # gone again already
+            self._board.tell(ticket, door.GONE)
             self._work.board.count(closed=1)
             connection.close()
             return
-        conversation = Conversation(connection, peer, self._work, self._desk)
+
+        def tell(state: int) -> None:
+            self._board.tell(ticket, state)
+
+        conversation = Conversation(connection, peer, self._work, self._desk, tell)
         with self._lock:
             self._conversations.add(conversation)
         try:
             threading.Thread(target=self._converse, args=(conversation,), daemon=True).start()
         except RuntimeError:
             logger.warning("%s: closed: no thread can be started for it", peer)
+            tell(door.GONE)
             self._work.board.count(closed=1)
             conversation.transport.close()
             with self._lock:
@@ -137,13 +171,29 @@ class _Crew:
                 self._conversations.discard(conversation)
 
     def _drain(self, channel: socket.socket) -> None:
-        """Let what runs come to its end, close what is idle; the listener's end stops us at once."""
+        """Let what runs come to its end, close what is idle; the listener's end stops us at once.
+
+        The listener may have read its files again: what a client does whose key is gone by now ends here, too.
+        """
+        self._work.audit.reopen()
+        self._work.admission.reread()
         channel.setblocking(False)
+        self._close_revoked()
         while self._close_idle():
+            self._close_revoked()  # one may have been on its way in
             with contextlib.suppress(BlockingIOError):
                 if not handoff.receive(channel)[0]:
                     return
             time.sleep(DRAIN_POLL_S)
+
+    def _close_revoked(self) -> None:
+        with self._lock:
+            conversations = list(self._conversations)
+        for conversation in conversations:
+            visitor = conversation.visitor
+            if visitor is not None and self._work.admission.is_revoked(visitor):
+                logger.info("%s: closed: its key %s is gone", conversation.peer, visitor.user)
+                conversation.transport.close()
 
     def _close_idle(self) -> int:
         """Close the idle conversations; answers how many are left at work."""

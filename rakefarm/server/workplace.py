@@ -3,6 +3,8 @@
 from msgspec import Struct
 
 from rakefarm.config import ServerSettings
+from rakefarm.server.admission import Admission
+from rakefarm.server.audit import AuditLog
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
 from rakefarm.server.likeness import Likeness
@@ -12,8 +14,7 @@ from rakefarm.server.store import Store
 
 
 class Workplace(Struct, frozen=True):
-    """What a worker's threads share: settings, its view of grants and scoreboard, its store, sandbox, executors, and
-    what it knows of its machine's files."""
+    """What a worker's threads share: settings, its view of grants and scoreboard, and what it owns."""
 
     settings: ServerSettings
     grants: WorkerGrants
@@ -24,3 +25,5 @@ class Workplace(Struct, frozen=True):
     likeness: Likeness
     isolation: str
     name: str
+    admission: Admission
+    audit: AuditLog

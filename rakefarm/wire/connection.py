@@ -14,7 +14,7 @@ from msgspec import Struct
 from rakefarm.wire import codec, errors, foreign
 from rakefarm.wire.buffer import Buffer
 from rakefarm.wire.messages import STREAMED, TYPES, Message, MessageType
-from rakefarm.wire.state import SPEAKER, TRANSITIONS, Role, State
+from rakefarm.wire.state import GREETINGS, TRANSITIONS, Role, State
 
 STORY_LENGTH = 6
 unpack_u64 = codec.U64.unpack_from
@@ -74,11 +74,6 @@ class Connection:
     def story(self) -> tuple[str, ...]:
         """The last few messages, newest last: `<HELLO` was received, `>WELCOME` sent."""
         return tuple(self._story)
-
-    @property
-    def our_turn(self) -> bool:
-        """True when this end is the one that may speak."""
-        return SPEAKER.get(self.state) is self.role
 
     def send(self, message: Message, body_bytes: int | None = None) -> bytes:
         """The bytes of `message`, and the state moved on. A streamed message needs the size of its body.
@@ -207,7 +202,7 @@ class Connection:
 
         Every size is checked as soon as its eight bytes are there, however far away its payload is.
         """
-        greeting = self.state is State.GREETING or self.state is State.ADMITTING
+        greeting = self.state in GREETINGS
         payload_limit = self._limits.greeting if greeting else self._limits.payload
         message_limit = self._limits.greeting if greeting else self._limits.message
         data, start = self._buffer.data, self._buffer.start

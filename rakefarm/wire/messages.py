@@ -22,6 +22,8 @@ class MessageType(IntEnum):
 
     HELLO = 1
     WELCOME = 2
+    CHALLENGE = 3
+    PROOF = 4
     QUOTE_REQUEST = 10
     QUOTE = 11
     DECLINE = 12
@@ -116,17 +118,44 @@ class Hello(Struct, frozen=True):
     software: str
 
 
+class Challenge(Struct, frozen=True):
+    """server: prove that you hold a key of mine, to this nonce and to yours. Nothing else is told before that."""
+
+    nonce: bytes
+
+
+class Proof(Struct, frozen=True):
+    """client: the proof that I hold the key of that name (see `rakefarm.security.proof`)."""
+
+    key: str
+    proof: bytes
+
+
 class Welcome(Struct, frozen=True):
-    """server: the version that we speak, and what this server is. `slots` bounds commands at one time."""
+    """server: the version that we speak, and what this server is. `slots` bounds commands at one time.
+
+    `proof` is the server's own, empty when it asked for none. `authentication` is one of `AUTHENTICATIONS`.
+    """
 
     version: int
     capabilities: tuple[str, ...]
-    nonce: bytes
+    proof: bytes
+    authentication: str
     server: str
     software: str
     slots: int
     cores: int
     isolation: str
+
+
+AUTHENTICATIONS = {
+    "key": "both ends have proved that they hold the same key",
+    "certificate": "both ends have a certificate of one authority",
+    "user": "the kernel of this machine says that both ends are the same user's",
+    "loopback": "nobody has proved anything; only this machine's users can connect",
+    "insecure": "nobody has proved anything, and anybody on the network can connect",
+}
+"""How a server knows who its clients are."""
 
 
 class QuoteRequest(Struct, frozen=True):
@@ -267,6 +296,8 @@ class Error(Struct, frozen=True):
 Message = (
     Hello
     | Welcome
+    | Challenge
+    | Proof
     | QuoteRequest
     | Quote
     | Decline
@@ -288,6 +319,8 @@ Message = (
 CLASSES: dict[MessageType, type[Message]] = {
     MessageType.HELLO: Hello,
     MessageType.WELCOME: Welcome,
+    MessageType.CHALLENGE: Challenge,
+    MessageType.PROOF: Proof,
     MessageType.QUOTE_REQUEST: QuoteRequest,
     MessageType.QUOTE: Quote,
     MessageType.DECLINE: Decline,

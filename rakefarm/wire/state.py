@@ -32,7 +32,9 @@ class State(Enum):
     __hash__ = object.__hash__
 
     GREETING = "the client introduces itself"
-    ADMITTING = "the server accepts or refuses the client"
+    ADMITTING = "the server accepts or refuses the client, or has it prove who it is"
+    PROVING = "the client proves that it holds a key"
+    JUDGING = "the server accepts or refuses the proof, and proves the same"
     READY = "the client may ask for a quote or have a command executed"
     QUOTING = "the server quotes a price or declines"
     WAITING = "the server tells when a slot is free for the client"
@@ -50,6 +52,9 @@ S = State
 TRANSITIONS: dict[tuple[State, Role, M], State] = {
     (S.GREETING, CLIENT, M.HELLO): S.ADMITTING,
     (S.ADMITTING, SERVER, M.WELCOME): S.READY,
+    (S.ADMITTING, SERVER, M.CHALLENGE): S.PROVING,
+    (S.PROVING, CLIENT, M.PROOF): S.JUDGING,
+    (S.JUDGING, SERVER, M.WELCOME): S.READY,
     (S.READY, CLIENT, M.QUOTE_REQUEST): S.QUOTING,
     (S.READY, CLIENT, M.EXECUTE): S.STAGING,
     (S.QUOTING, SERVER, M.QUOTE): S.READY,
@@ -73,6 +78,9 @@ TRANSITIONS: dict[tuple[State, Role, M], State] = {
     (S.DELIVERING, SERVER, M.DELIVERED): S.ACKNOWLEDGING,
     (S.ACKNOWLEDGING, CLIENT, M.ACK): S.READY,
 }
+
+GREETINGS = frozenset({State.GREETING, State.ADMITTING, State.PROVING, State.JUDGING})
+"""Before READY: nobody has been accepted yet, so messages must be small."""
 
 SPEAKER: dict[State, Role] = {state: sender for state, sender, _ in TRANSITIONS}
 

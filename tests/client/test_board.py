@@ -21,6 +21,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     HostLeftOut,
     HostReady,
     QuoteReceived,
@@ -122,6 +123,47 @@ def test_a_retried_action_waits_again_and_frees_its_host():
     assert board.snapshot(0.0, 20).hosts[1].running == 1
     row = board.apply(finished(0, "lab2:6238"))
     assert row is not None and row.command == "cc -c x.c"
+
+
+def copied():
+    """A board with one action at two hosts."""
+    board = board_of(started(), queued(0), placed(0))
+    board.apply(ActionPlaced(action=0, host="lab2:6238", price=2.0, attempt=2, backup=True, time_s=103.0))
+    return board
+
+
+def running_at(board):
+    return {host.host: host.running for host in board.snapshot(0.0, 0).hosts}
+
+
+def test_an_action_with_a_copy_is_one_row_at_two_hosts():
+    board = copied()
+    assert running_at(board) == {"lab1:6238": 1, "lab2:6238": 1}
+    (row,) = board.snapshot(0.0, 20).rows
+    assert (row.host, row.copy_host) == ("lab1:6238", "lab2:6238")
+    assert board.totals(0.0).running == 1
+    board.apply(ActionPhase(action=0, host="lab2:6238", phase="sending"))
+    assert board.snapshot(0.0, 20).rows[0].phase == "placed", "what is shown is the first's"
+
+
+@pytest.mark.parametrize(("winner", "loser"), [("lab1:6238", "lab2:6238"), ("lab2:6238", "lab1:6238")])
+def test_a_superseded_copy_counts_nowhere(winner: str, loser: str):
+    board = copied()
+    board.apply(CopyEnded(action=0, host=loser, reason="superseded"))
+    assert running_at(board) == {winner: 1, loser: 0}
+    (row,) = board.snapshot(0.0, 20).rows
+    assert (row.host, row.copy_host) == (winner, "")
+    board.apply(finished(0, winner))
+    board.apply(CopyEnded(action=0, host=loser, reason="late"))
+    assert running_at(board) == {winner: 0, loser: 0}
+    assert (board.totals(0.0).succeeded, board.totals(0.0).running) == (1, 0)
+    assert {host.host: host.done for host in board.snapshot(0.0, 0).hosts} == {winner: 1, loser: 0}
+
+
+def test_an_action_that_ends_with_both_copies_running_frees_both_hosts():
+    board = copied()
+    board.apply(finished(0, "lab2:6238"))
+    assert running_at(board) == {"lab1:6238": 0, "lab2:6238": 0}
 
 
 def test_events_of_unknown_actions_are_harmless():
@@ -257,3 +299,20 @@ def test_escaped_text_is_always_printable_and_encodable(text):
 def test_a_huge_command_is_cut_before_it_is_escaped():
     text = brief_text("a" * 1_000_000 + "\x1b" * 10 + ".c", 40)
     assert len(text) < 200 and text.startswith("aaaa") and text.endswith(".c") and "..." in text
+
+
+def test_the_rest_is_estimated_from_what_earlier_builds_say():
+    board = Board()
+    board.apply(BuildStarted(rakefile="R", actions=3, sets=1, hosts=("lab1:6238",), expected_s=20.0, time_s=100.0))
+    assert board.totals(100.0).remaining_s is None  # no slots are known yet
+    board.apply(HostReady(host="lab1:6238", slots=2, server_version="1", isolation="none"))
+    assert board.totals(100.0).remaining_s == pytest.approx(10.0)  # 20 s of work for two slots
+    for action, expected_s in ((1, 4.0), (2, 8.0)):
+        board.apply(ActionQueued(action=action, set_name="s", line=1, command="cc", remote=True, expected_s=expected_s))
+        board.apply(ActionPlaced(action=action, host="lab1:6238", price=1.0, time_s=100.0))
+    board.apply(ActionFinished(action=1, host="lab1:6238", outcome="succeeded", time_s=102.0))
+    # 4 s are done and 2 of 8 under way, where 4 could be; 14 are left at that rate and the one to begin with.
+    assert board.totals(102.0).remaining_s == pytest.approx(14.0 / ((4 + 2 + 4) / (2 + 2)))
+    assert board.totals(1000.0).remaining_s is not None
+    board.apply(ActionFinished(action=2, host="lab1:6238", outcome="failed", time_s=103.0))
+    assert board.totals(103.0).remaining_s is None

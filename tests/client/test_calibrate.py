@@ -12,8 +12,9 @@ import pytest
 from msgspec import structs
 
 from rakefarm import cli, events
-from rakefarm.client.calibrate import LedgerReader, calibrate
+from rakefarm.client.calibrate import calibrate
 from rakefarm.client.ledger import Ledger
+from rakefarm.client.ledger_reader import LedgerReader
 from rakefarm.config import ClientSettings, ConfigError
 from rakefarm.events import (
     ActionFinished,
@@ -144,7 +145,8 @@ def test_both_files_are_read_the_older_first(environ: dict[str, str], path: Path
 def test_a_ledger_that_is_rotated_meanwhile_is_read_once(environ: dict[str, str], path: Path) -> None:
     keep(environ, "one")
     os.link(path, f"{path}.1")  # as when it is renamed between the two files' opening
-    assert len(list(LedgerReader(str(path)))) == len(path.read_bytes().splitlines())
+    with LedgerReader(str(path)) as reader:
+        assert len(list(reader)) == len(path.read_bytes().splitlines())
 
 
 def test_a_named_file(environ: dict[str, str], path: Path, tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
+    HostLoad,
     HostReady,
     Notice,
     QuoteReceived,
@@ -44,6 +46,7 @@ BUILD: list[Event] = [
     QuoteReceived(action=1, host="lab2:6238", price=None, reason="license: needs license=secret"),
     ActionPlaced(action=1, host="lab1:6238", price=0.6),
     ActionRetried(action=1, host="lab1:6238", reason="input_lost: src/secret.c"),
+    CopyEnded(action=1, host="lab1:6238", reason="superseded"),
     ActionFinished(
         action=1,
         host="lab1:6238",
@@ -56,6 +59,18 @@ BUILD: list[Event] = [
         outputs=("secret.o", "secret.d"),
     ),
     ActionFinished(action=2, host="", outcome="failed", detail="missing required file secret.h; nothing was sent"),
+    HostLoad(
+        host="lab1:6238",
+        cores=4,
+        busy=0.5,
+        busy_in_all=1.5,
+        running=1,
+        waiting=0,
+        speed=1.0,
+        load_average=1.25,
+        memory_available_bytes=1 << 32,
+        sample_age_s=0.05,
+    ),
     BuildFinished(exit_status=1, succeeded=1, failed=1, not_started=0, elapsed_s=0.9),
 ]
 NOT_RECORDED: list[Event] = [
@@ -409,9 +424,10 @@ def test_hashed_names_tell_nothing_and_stay_comparable(place: Place) -> None:
         assert {**one, "time_s": 0, "at": 0} == {**other, "time_s": 0, "at": 0}
     by_event = {str(record["event"]): record for record in first}
     assert len(str(by_event["action_queued"]["command"])) == 32
-    outputs = first[8]["outputs"]
+    succeeded, failed = [record for record in first if record["event"] == "action_finished"]
+    outputs = succeeded["outputs"]
     assert isinstance(outputs, list) and len(set(outputs)) == 2
-    assert first[8]["detail"] == "exit status 0" and len(str(first[9]["detail"])) == 32
+    assert succeeded["detail"] == "exit status 0" and len(str(failed["detail"])) == 32
     assert str(first[5]["reason"]).startswith("license: ") and first[2]["reason"] == "refused"
     assert first[4]["reason"] == "" and first[4]["host"] == "lab1:6238" and first[4]["terms"]
 

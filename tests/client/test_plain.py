@@ -18,6 +18,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     HostLeftOut,
     HostReady,
     Notice,
@@ -109,6 +110,21 @@ def test_verbose_adds_a_line_per_placed_action_and_more_adds_quotes():
     ]
 
 
+def test_verbose_tells_of_copies():
+    events = (
+        QUEUED,
+        ActionPlaced(action=3, host="lab1:6238", price=2.5),
+        ActionPlaced(action=3, host="lab2:6238", price=1.5, attempt=2, backup=True),
+        CopyEnded(action=3, host="lab1:6238", reason="superseded"),
+    )
+    who = "set 'build', line 12: cc -c x.c"
+    assert lines(*events) == []
+    assert lines(*events, verbose=1)[1:] == [
+        f"{who}: a copy on lab2:6238 at 1.50",
+        f"copy: {who}: lab1:6238: superseded",
+    ]
+
+
 def test_the_summary():
     events = (
         BuildStarted(rakefile="R", actions=3, sets=1, hosts=("lab1:6238", "lab10:6238", "lab3:6238")),
@@ -128,6 +144,7 @@ def test_the_summary():
     )
     assert lines(*events)[2:] == [
         "rakefarm: 2 actions, 1 failed, 1 not started in 1:15",
+        "  3.0 MiB sent, 2.0 KiB back",
         "  lab1:6238       1 action     1:01 busy    3.0 MiB sent    2.0 KiB back",
         "  local           1 action    0.2 s busy",
         "  lab3:6238  left out: silent",

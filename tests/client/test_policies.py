@@ -1,5 +1,6 @@
 """Finding an award policy: by name, or in a file of the user's; what can't be found is one clear error."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ from rakefarm.config import ConfigError
 from rakefarm.market.policies import POLICIES
 
 OWN = "class Own:\n    def __init__(self, view):\n        self.view = view\n    def handle(self, event):\n        return []\n"
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("place", ["docs/policies.md", "configs/client.toml", "rakefarm/commands/build.py"])
+def test_every_name_is_told(place: str) -> None:
+    text = (ROOT / place).read_text(encoding="utf-8")
+    assert all(re.search(rf"[` \"]{name}[`, ]", text) for name in POLICIES)
 
 
 @pytest.mark.parametrize("name", POLICIES)

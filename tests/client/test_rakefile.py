@@ -320,6 +320,7 @@ def test_several_requires_lines_add_up() -> None:
         ("REMOTE-cc", "REMOTE-cc", False, 0),
         ("requiresx y", "requiresx y", False, 0),
         ("needs mem=2G", "needs mem=2G", False, 1),
+        ("repeatable", "repeatable", False, 1),
         ("timeout 5 cc", "timeout 5 cc", False, 0),
         ("a = b", "a = b", False, 0),
         ("inner:", "inner:", False, 0),
@@ -330,7 +331,7 @@ def test_actions(line: str, command: str, remote: bool, warnings: int) -> None:
     assert len(warned(f"set:\n\t{line}\n")) == warnings
 
 
-# 8. Produces, needs, timeout
+# 8. Produces, needs, timeout, repeatable
 
 
 def test_the_extensions() -> None:
@@ -340,6 +341,7 @@ def test_the_extensions() -> None:
         "needs mem=2G cpu=2 # c",
         "needs license=acme gpu e=",
         "timeout 2.5",
+        "repeatable # c",
     ]
     text = "\tx\n" + "".join(f"\t\t{line}\n" for line in lines)
     assert actions(text) == [
@@ -351,6 +353,7 @@ def test_the_extensions() -> None:
             ("a", "b c", "d"),
             (("mem", "2G"), ("cpu", "2"), ("license", "acme"), ("gpu", ""), ("e", "")),
             2.5,
+            True,
         )
     ]
 
@@ -409,6 +412,8 @@ def test_sizes(text: str, size_bytes: int | None) -> None:
         ("a:\n\tx\n\t\tneeds cpu=0", 3, 9, "cpu wants"),
         ("a:\n\tx\n\t\tneeds cpu", 3, 9, "cpu wants"),
         ("a:\n\tx\n\t\tneeds =x", 3, 9, "KEY=VALUE"),
+        ("a:\n\tx\n\t\trepeatable yes", 3, 14, "repeatable stands alone, without 'yes'"),
+        ("a:\n\tx\n\t\trepeatable 'b", 3, 14, "isn't closed"),
         ("a:\n\tx\n\t\ttimeout", 3, 10, "timeout wants one number"),
         ("a:\n\tx\n\t\ttimeout 1 2", 3, 13, "timeout wants one number"),
         *[
@@ -508,7 +513,7 @@ def test_ten_thousand_actions() -> None:
 
 SIGNS = list("\n\t #'\"\\:=`),/\0\ufeff\u00e91")
 LINES = ["set:\n", "set:\n\tx\n", "PORT", "HOSTS", "\r\n", "    ", "$("]
-WORDS = ["requires ", "remote-", "produces ", "needs ", "timeout ", "mem="]
+WORDS = ["requires ", "remote-", "produces ", "needs ", "timeout ", "repeatable", "mem="]
 LANGUAGE = st.sampled_from(SIGNS + LINES + WORDS)
 
 

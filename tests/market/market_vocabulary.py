@@ -20,6 +20,7 @@ from rakefarm.market.needs import Facilities
 from rakefarm.market.policy import (
     Ask,
     Award,
+    BackUp,
     Declined,
     Effect,
     Event,
@@ -34,6 +35,7 @@ from rakefarm.market.policy import (
     Refused,
     SetStarted,
     SlotFree,
+    Superseded,
     View,
     Wait,
     WakeAt,
@@ -55,9 +57,9 @@ def facts(*names: str, slots: int = 1) -> tuple[HostFacts, ...]:
     return tuple([HostFacts(name, slots, slots) for name in names])
 
 
-def make_jobs(*works: float, task: object = "task") -> tuple[Job, ...]:
+def make_jobs(*works: float, task: object = "task", repeatable: bool = False, known: bool = False) -> tuple[Job, ...]:
     """Jobs numbered from 0 that take so many reference seconds."""
-    return tuple([Job(number, work_s, task) for number, work_s in enumerate(works)])
+    return tuple([Job(number, work_s, task, repeatable=repeatable, known=known) for number, work_s in enumerate(works)])
 
 
 class HandView:
@@ -85,7 +87,17 @@ def of_kind(effects: Iterable[Effect], kind: type[Effect]) -> list[Effect]:
 
 def awards_of(effects: Iterable[Effect]) -> list[tuple[int, str]]:
     """Which job was awarded to which host."""
-    return [(effect.job.number, effect.host) for effect in effects if isinstance(effect, Award)]
+    return [(effect.job.number, effect.host) for effect in effects if type(effect) is Award]
+
+
+def backups_of(effects: Iterable[Effect]) -> list[tuple[int, str]]:
+    """Which job got a copy at which host."""
+    return [(effect.job.number, effect.host) for effect in effects if isinstance(effect, BackUp)]
+
+
+def wakes_of(effects: Iterable[Effect]) -> list[float]:
+    """When the policy wants to be woken."""
+    return [effect.time_s for effect in effects if isinstance(effect, WakeAt)]
 
 
 def waits_of(effects: Iterable[Effect]) -> list[str]:
@@ -108,6 +120,7 @@ class Place:
     client: "Client"
     job: Job
     ends_s: float = 0.0
+    began_s: float = 0.0
 
 
 @dataclass
@@ -118,6 +131,7 @@ class Host:
     name: str
     slots: int
     speed: float = 1.0
+    true_speed: float = 0.0  # 0: as it says
     running: list[Place] = field(default_factory=list)
     queued: deque[Place] = field(default_factory=deque)  # awards that may wait
     waiters: deque[Place] = field(default_factory=deque)
@@ -132,10 +146,11 @@ class Host:
     def taken(self) -> int:
         return len(self.running) + len(self.leases)
 
-    def promised(self) -> Commitments:
+    def promised(self, held: int = 0) -> Commitments:
+        """What is promised to others than who is told of so many slots that are held for it."""
         ends = tuple(sorted(place.ends_s - self.world.now_s for place in self.running))
         waiting = len(self.queued) + len(self.waiters)
-        return Commitments(self.slots, len(self.running), waiting, len(self.leases), ends)
+        return Commitments(self.slots, len(self.running), waiting, len(self.leases) - held, ends)
 
     def load(self) -> Load:
         return Load(self.slots, 0.0, 0.0, 1 << 40, 1 << 40, busy_in_all=float(len(self.running)))
@@ -144,8 +159,8 @@ class Host:
         self.version += 1
         return Standing(self.speed, version=self.version)
 
-    def curve(self, job: Job) -> Curve:
-        promised = self.promised()
+    def curve(self, job: Job, held: int = 0) -> Curve:
+        promised = self.promised(held)
         commands = len(self.running) + 1
         return curve_of(self.load(), promised, self.standing(), job.work_s / rate(self.speed, self.slots, 0, commands))
 
@@ -183,22 +198,29 @@ class Host:
         self.serve()
 
     def start(self, client: "Client", job: Job) -> None:
-        place = Place(client, job, self.world.now_s + job.work_s / self.speed)
+        place = Place(client, job, self.world.now_s + job.work_s / self.speed, self.world.now_s)
         self.running.append(place)
         self.most_running = max(self.most_running, len(self.running))
-        self.world.at(place.ends_s, lambda: self.end(place))
+        took_s = job.work_s / (self.true_speed or self.speed)
+        self.world.at(self.world.now_s + took_s, lambda: self.end(place))
 
     def end(self, place: Place) -> None:
         if place not in self.running:
             return  # went down meanwhile
         self.running.remove(place)
         self.serve()
-        seconds = place.job.work_s / self.speed
-        event = Finished(place.job, self.name, seconds, self.curve(place.job))
+        event = Finished(place.job, self.name, self.world.now_s - place.began_s, self.curve(place.job))
         if self.world.latency_s:
-            place.client.tell(event)
+            self.world.after(self.world.latency_s, lambda: place.client.won(event))
         else:
-            place.client.tell_now(event)
+            place.client.won(event)
+
+    def stop(self, client: "Client", job: Job) -> None:
+        """The client has closed the connection, wherever the job was."""
+        mine = [place for place in self.running if place.client is client and place.job is job]
+        self.running = [place for place in self.running if place not in mine]
+        self.queued = deque(place for place in self.queued if not (place.client is client and place.job is job))
+        self.serve()
 
     def serve(self) -> None:
         while self.taken < self.slots and (self.queued or self.waiters):
@@ -214,7 +236,8 @@ class Host:
         client = place.client
 
         def use() -> None:
-            if client in self.leases and not client.tell_now(SlotFree(self.name, self.curve(place.job))):
+            free = SlotFree(self.name, self.curve(place.job, held=1), place.job)
+            if client in self.leases and not client.tell_now(free):
                 self.leases.remove(client)
                 self.serve()
 
@@ -245,7 +268,8 @@ class Client:
     number: int
     policy: Policy = field(init=False)
     unfinished: dict[int, Job] = field(default_factory=dict)
-    flying: set[int] = field(default_factory=set)
+    flying: dict[int, set[str]] = field(default_factory=dict)
+    copies: list[tuple[int, str]] = field(default_factory=list)
     awards: list[tuple[int, str]] = field(default_factory=list)
     causes: list[tuple[Event, Award]] = field(default_factory=list)
     refused: int = 0
@@ -274,15 +298,24 @@ class Client:
         """Answers whether a slot that is told of was used."""
         match event:
             case Finished(job):
-                self.flying.discard(job.number)
+                self.leave(job, event.host)
                 del self.unfinished[job.number]
                 self.ended_s = self.world.now_s
-            case Refused(job) | Lost(job):
-                self.flying.discard(job.number)
+            case Refused(job, host) | Lost(job, host) | Superseded(job, host):
+                if not self.leave(job, host):
+                    return False  # it has been superseded meanwhile
+        return self.do(event, self.policy.handle(event))
+
+    def do(self, event: Event, effects: Iterable[Effect]) -> bool:
+        """Carry out the effects; answers whether a slot that is told of was used."""
         used = False
         held = event.host if isinstance(event, SlotFree) else ""
-        for effect in self.policy.handle(event):
+        for effect in effects:
             match effect:
+                case BackUp(job, host):
+                    used = used or host == held
+                    self.back_up(effect, leased=host == held)
+                    held = "" if host == held else held
                 case Award(job, host):
                     used = used or host == held
                     self.award(event, effect, leased=host == held)
@@ -304,7 +337,7 @@ class Client:
         number = award.job.number
         assert number in self.unfinished and number not in self.flying, f"{number} is not pending"
         assert award.price > 0 and award.seconds > 0
-        self.flying.add(number)
+        self.flying[number] = {award.host}
         self.awards.append((number, award.host))
         self.causes.append((cause, award))
         host = self.world.hosts[award.host]
@@ -312,6 +345,45 @@ class Client:
             self.tell(Lost(award.job, award.host))
             return
         self.send(award.host, lambda there: there.execute(self, award.job, leased, award.start_now))
+
+    def back_up(self, copy: BackUp, leased: bool) -> None:
+        number = copy.job.number
+        assert copy.job.repeatable
+        assert len(self.flying[number]) == 1 and copy.host not in self.flying[number], f"{number} can't have a copy"
+        assert copy.price > 0 and copy.seconds > 0
+        self.flying[number].add(copy.host)
+        self.copies.append((number, copy.host))
+        if self.world.hosts[copy.host].down:
+            self.tell(Lost(copy.job, copy.host))
+            return
+        self.send(copy.host, lambda there: there.execute(self, copy.job, leased, True))
+
+    def won(self, event: Finished) -> None:
+        """The first copy that ends is the job: the other is stopped."""
+        number = event.job.number
+        if event.host not in self.flying.get(number, ()):
+            return
+        for host in self.flying[number] - {event.host}:
+            self.send(host, lambda there, host=host: self.stop(there, event.job))
+        self.flying[number] = {event.host}
+        self.tell_now(event)
+
+    def stop(self, host: Host, job: Job) -> None:
+        host.stop(self, job)
+        self.world.after(self.world.latency_s, lambda: self.policy_told(Superseded(job, host.name)))
+
+    def policy_told(self, event: Superseded) -> None:
+        effects = self.policy.handle(event)
+        if self.unfinished:
+            self.do(event, effects)
+
+    def leave(self, job: Job, host: str) -> bool:
+        hosts = self.flying.get(job.number, set())
+        there = host in hosts
+        hosts.discard(host)
+        if not hosts:
+            self.flying.pop(job.number, None)
+        return there
 
     def send(self, host: str, what: Callable[[Host], None]) -> None:
         self.messages += 1

@@ -5,6 +5,7 @@ import statistics
 import time
 
 import pytest
+from bid_vocabulary import BUSIER, EVERYTHING, check_not_lower, commitments, jobs, loads, standings
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -31,36 +32,6 @@ IDLE = Load(cores=4, busy=0.0, io_wait=0.0, memory_available=60 * GIB, memory_to
 FREE = Commitments(slots=4, running=0, waiting=0, leased=0)
 COMPILE = Job("compile")
 NORMAL = Standing()
-
-counts = st.integers(0, 10_000)
-shares = st.floats(0, 1)
-loads = st.builds(
-    Load,
-    cores=st.integers(1, 512),
-    busy=st.floats(0, 512),
-    io_wait=shares,
-    memory_available=st.integers(K.memory_floor, 1 << 45),
-    memory_total=st.just(1 << 45),
-    age_s=st.floats(0, 1e9),
-    owner_idle_s=st.floats(0, 1e9),
-    busy_in_all=st.floats(0, 512),
-)
-ends = st.lists(st.floats(-1e5, 1e5), max_size=20).map(lambda times: tuple(sorted(times)))
-commitments = st.builds(
-    Commitments, slots=st.integers(1, 512), running=counts, waiting=counts, leased=counts, ends_in_s=ends
-)
-needs = st.sampled_from([(), (("cpu", "1"),), (("cpu", "0"),), (("cpu", "007"),), (("license", "acme"),)])
-jobs = st.builds(
-    Job,
-    kind=st.sampled_from(["compile", "link", "other", "unheard-of", ""]),
-    needs=needs,
-    input_bytes=st.integers(0, 1 << 61),
-    work_s=st.floats(0, 1e12),
-)
-standings = st.builds(
-    Standing, speed=st.floats(0.02, 50.0), faults=st.floats(0, 1e6), quiet=st.booleans(), version=counts
-)
-EVERYTHING = Facilities(cores=512, licenses=frozenset({"acme"}))
 
 
 def price(
@@ -168,6 +139,11 @@ def test_disk_must_have_room_for_the_inputs_and_the_floor() -> None:
     assert isinstance(bid(job, IDLE, FREE, Facilities(disk_free=K.disk_floor + 1000), K), Bid)
 
 
+@pytest.mark.parametrize("needs", [(("mem", "1T"), ("mem", "1")), (("mem", "1"), ("mem", "1T"))])
+def test_a_resource_that_is_named_twice_must_be_there_both_times(needs: tuple[tuple[str, str], ...]) -> None:
+    assert refusal(Job("compile", needs), memory_available=1 << 33).reason == "memory"
+
+
 def test_draining_comes_before_every_other_reason() -> None:
     answer = refuse(Job("compile", (("gpu", ""),)), IDLE, Facilities(draining=True), K)
     assert answer is not None and answer.reason == "draining"
@@ -226,23 +202,6 @@ def test_a_price_is_finite_and_above_zero_and_its_terms_add_up(
     in_time = answer.terms["run"] + answer.terms.get("wait", 0.0)
     assert math.isclose(in_time, answer.seconds), "the base of every kind is 1"
     assert all(0 <= time < math.inf for time in answer.curve.free_in_s) and answer.curve.free_in_s
-
-
-BUSIER = {
-    "busy": lambda load, more: structs.replace(load, busy=load.busy + more),
-    "io_wait": lambda load, more: structs.replace(load, io_wait=min(1.0, load.io_wait + more)),
-    "age_s": lambda load, more: structs.replace(load, age_s=load.age_s + more),
-    "memory": lambda load, more: structs.replace(
-        load, memory_available=max(K.memory_floor, load.memory_available - int(more * GIB))
-    ),
-    "cores": lambda load, more: structs.replace(load, cores=max(1, load.cores - int(more))),
-    "owner": lambda load, more: structs.replace(load, owner_idle_s=max(0.0, load.owner_idle_s - more)),
-}
-
-
-def check_not_lower(before: Bid, after: Bid) -> None:
-    assert after.price >= before.price * (1 - 1e-9)
-    assert after.seconds >= before.seconds * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("what", BUSIER)

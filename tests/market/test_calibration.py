@@ -166,6 +166,16 @@ def test_who_refused_an_award_is_not_filled_by_it() -> None:
     assert herd(told) == Herd(3, 0, 0, 0.0)
 
 
+def test_an_award_has_terms_of_its_own_whether_or_not_it_was_quoted() -> None:
+    records = Teller("run").start(h=1)
+    records.quote(0.5, 1, "h", 3.0, run=1.0)
+    for action, extra in ((1, 0.5), (2, 1.5)):
+        records.tell("action_placed", 1.0, action=action, host="h", seconds=3.0, terms={"run": 2.0, "stale": extra})
+        records.tell("action_finished", 4.0, action=action, host="h", outcome="succeeded")
+    terms = calibrate(read_runs(records.records)[0]).terms
+    assert (terms["run"].quotes, terms["run"].median, terms["stale"].median) == (2, 2.0, 1.0)
+
+
 def test_the_terms_that_mislead_are_found() -> None:
     told = Teller("one").start(lab=9)
     for action in range(6):
@@ -184,7 +194,7 @@ def test_embedded_farms_are_one_host() -> None:
     one.run(1, "a", 0.0, 1.0, 1.0)
     other.run(1, "b", 0.0, 1.0, 1.0)
     runs, _ = read_runs(merged(one, other))
-    assert {host: found.actions for host, found in calibrate(runs).hosts.items()} == {"embedded": 2}
+    assert {host: found.actions for host, found in calibrate(runs).hosts.items()} == {"local": 2}
 
 
 def test_one_run_alone() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from rakefarm.market.curve import LONGEST_LIST, OVERDUE_S, Curve, free_times, rate
+from rakefarm.market.curve import LEAST_S, LONGEST_LIST, Curve, free_times, rate
 
 CURVE = Curve(
     cores=4, slots=4, speed=1.0, busy=0.0, busy_in_all=0.0, running=0, waiting=0, version=1, valid_s=1.0, free_in_s=()
@@ -60,7 +60,8 @@ def test_free_slots_are_those_that_are_free_now() -> None:
         (2, [3.0], 1, (0.5, 3.0)),
         (2, [3.0, 1.0], 1, (1.5, 3.0)),
         (2, [3.0, 1.0], 5, (3.0, 3.5)),
-        (1, [-7.0], 0, (OVERDUE_S,)),
+        (2, [-7.0, 0.5], 0, (0.5, 7.0)),
+        (1, [0.0], 0, (LEAST_S,)),
         (1, [1.0, 2.0, 3.0], 0, (1.0,)),
         (3, [0.2], 3, (0.5, 0.5, 0.7)),
     ],

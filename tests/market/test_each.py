@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from market_vocabulary import HandView, World, asks_of, awards_of, curve, facts, make_jobs, numbered, of_kind
+from msgspec import structs
 
 from rakefarm.market.curve import Curve
 from rakefarm.market.each import (
@@ -15,6 +16,7 @@ from rakefarm.market.each import (
     first_host,
     lowest,
     lowest_cpu,
+    lowest_load_average,
     prequal_like,
     random_by_cores,
 )
@@ -61,7 +63,7 @@ def test_all_are_asked_and_the_lowest_price_wins(textbook: EachPolicy) -> None:
     assert list(textbook.handle(quoted(job, "b", 2.0))) == []
     assert list(textbook.handle(quoted(job, "c", 1.0))) == []
     (award,) = textbook.handle(quoted(job, "a", 3.0))
-    assert award == Award(job, "c", 1.0, 1.0, start_now=False)
+    assert award == Award(job, "c", 1.0, 1.0, start_now=False, runner_up="b", runner_up_price=2.0)
 
 
 def test_among_equals_the_first_reply_wins(textbook: EachPolicy) -> None:
@@ -226,6 +228,12 @@ def test_first_host_walks_the_list(view: HandView) -> None:
 
 def test_lowest_cpu_looks_at_the_processors(view: HandView) -> None:
     assert lowest_cpu(view, bids(a=curve(0.0, 0.0, busy=1.0), b=curve(0.0, 0.0, 0.0, busy=1.2))) == 1
+
+
+def test_lowest_load_average_looks_at_the_last_minute(view: HandView) -> None:
+    idle, loaded = curve(0.0, 0.0), structs.replace(curve(0.0, 0.0, 0.0), load_average=0.5)
+    assert lowest_load_average(view, bids(a=loaded, b=idle)) == 1
+    assert lowest_load_average(view, bids(a=loaded, b=structs.replace(idle, load_average=0.4))) == 0, "for each core"
 
 
 def test_fewest_in_flight_counts_for_each_core(view: HandView) -> None:

@@ -17,8 +17,11 @@ from market_vocabulary import (
     of_kind,
     waits_of,
 )
+from msgspec import structs
 
-from rakefarm.market.plan import FIRST_PAUSE_S, LONGEST_PAUSE_S, PlanPolicy
+from rakefarm.market.curve import Curve
+from rakefarm.market.known_host import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from rakefarm.market.plan import PATIENCE_S, PlanPolicy
 from rakefarm.market.policy import (
     Award,
     Declined,
@@ -50,6 +53,11 @@ def plan(view: HandView) -> PlanPolicy:
     return PlanPolicy(view)
 
 
+def slot_free(host: str, free: Curve, needs: object = None) -> SlotFree:
+    """A slot that is held for a job with these needs."""
+    return SlotFree(host, free, Job(0, 1.0, "task", needs))
+
+
 # --- event by event ---------------------------------------------------------------------------------------
 
 
@@ -76,17 +84,32 @@ def test_a_slot_that_is_held_is_awarded_the_longest(plan: PlanPolicy) -> None:
     jobs = make_jobs(1.0, 3.0, 2.0)
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(jobs[0], "a", 2.0, 1.0, FREE))
-    (award,) = of_kind(plan.handle(SlotFree("a", FREE)), Award)
+    (award,) = of_kind(plan.handle(slot_free("a", FREE)), Award)
     assert isinstance(award, Award)
     assert (award.job.number, award.host, award.start_now) == (1, "a", True)
     assert award.seconds == pytest.approx(3.0) and award.price == pytest.approx(6.0)
+
+
+def test_an_award_tells_who_would_have_been_next_and_at_what_price(plan: PlanPolicy) -> None:
+    jobs = make_jobs(2.0)
+    plan.handle(SetStarted(jobs, facts("a", "b", "c")))
+    for host, factor, there in (("a", 1.0, FREE), ("b", 1.5, curve(0.5)), ("c", 4.0, FREE)):
+        plan.handle(Quoted(jobs[0], host, 2.0 * factor, 2.0, there))
+    (award,) = [effect for effect in plan.handle(slot_free("a", FREE)) if isinstance(effect, Award)]
+    assert (award.host, award.price, award.runner_up) == ("a", pytest.approx(2.0), "b")
+    assert award.runner_up_price == pytest.approx(3.5)  # half a second until it is free, then 2 s half as dear again
+    alone = PlanPolicy(HandView())
+    alone.handle(SetStarted(jobs, facts("a")))
+    alone.handle(Quoted(jobs[0], "a", 2.0, 2.0, FREE))
+    (award,) = [effect for effect in alone.handle(slot_free("a", FREE)) if isinstance(effect, Award)]
+    assert (award.runner_up, award.runner_up_price) == ("", None)
 
 
 def test_a_result_with_a_free_slot_brings_the_next_award(plan: PlanPolicy) -> None:
     jobs = make_jobs(3.0, 2.0)
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(jobs[0], "a", 1.0, 1.0, FREE))
-    assert awards_of(plan.handle(SlotFree("a", FREE))) == [(0, "a")]
+    assert awards_of(plan.handle(slot_free("a", FREE))) == [(0, "a")]
     assert awards_of(plan.handle(Finished(jobs[0], "a", 3.0, curve(0.0, version=2)))) == [(1, "a")]
 
 
@@ -95,7 +118,7 @@ def test_a_result_without_a_free_slot_brings_none(plan: PlanPolicy, fresh: objec
     jobs = make_jobs(3.0, 2.0)
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(jobs[0], "a", 1.0, 1.0, FREE))
-    plan.handle(SlotFree("a", FREE))
+    plan.handle(slot_free("a", FREE))
     assert awards_of(plan.handle(Finished(jobs[0], "a", 3.0, fresh))) == []  # type: ignore[arg-type]
 
 
@@ -110,14 +133,63 @@ def quote_both(plan: PlanPolicy, jobs: tuple[Job, ...], fast_free_in_s: float) -
 def test_a_fast_host_is_waited_for_when_that_ends_earlier(plan: PlanPolicy) -> None:
     jobs = make_jobs(10.0)
     quote_both(plan, jobs, 2.0)  # 2 + 1 against 10
-    assert awards_of(plan.handle(SlotFree("slow", FREE))) == []
-    assert awards_of(plan.handle(SlotFree("fast", curve(0.0, speed=10.0, version=2)))) == [(0, "fast")]
+    assert awards_of(plan.handle(slot_free("slow", FREE))) == []
+    assert awards_of(plan.handle(slot_free("fast", curve(0.0, speed=10.0, version=2)))) == [(0, "fast")]
 
 
 def test_a_fast_host_is_not_waited_for_when_that_ends_later(plan: PlanPolicy) -> None:
     jobs = make_jobs(10.0)
     quote_both(plan, jobs, 20.0)  # 20 + 1 against 10
-    assert awards_of(plan.handle(SlotFree("slow", FREE))) == [(0, "slow")]
+    assert awards_of(plan.handle(slot_free("slow", FREE))) == [(0, "slow")]
+
+
+def needing(*works: float, needs: object, first: int = 10) -> tuple[Job, ...]:
+    """Jobs that need something, numbered from `first`."""
+    return tuple([Job(first + index, work_s, ("task", needs), needs) for index, work_s in enumerate(works)])
+
+
+def test_a_held_slot_goes_to_a_job_with_the_needs_it_is_held_for(plan: PlanPolicy) -> None:
+    """Another would be refused there: the host holds a licence for the one, and none for the other."""
+    plain, licensed = make_jobs(9.0), needing(1.0, needs="acme")
+    plan.handle(SetStarted((*plain, *licensed), facts("a", slots=2)))
+    two = curve(0.0, 0.0)
+    for job in (*plain, *licensed):
+        waits = waits_of(plan.handle(Quoted(job, "a", 1.0, 1.0, two)))
+    assert waits == ["a"], "a place for each sort of needs"
+    assert awards_of(plan.handle(slot_free("a", curve(0.0, 5.0, version=2), "acme"))) == [(10, "a")]
+    assert awards_of(plan.handle(slot_free("a", curve(0.0, 1.0, running=1, version=3)))) == [(0, "a")]
+
+
+def test_a_held_slot_that_none_may_use_is_given_up_and_another_wanted(plan: PlanPolicy) -> None:
+    (job,) = needing(1.0, needs="acme")
+    plan.handle(SetStarted((job,), facts("a")))
+    plan.handle(Quoted(job, "a", 1.0, 1.0, curve(4.0)))
+    assert awards_of(plan.handle(slot_free("a", FREE))) == []
+
+
+def test_a_licence_in_use_is_nothing_to_other_jobs(plan: PlanPolicy, view: HandView) -> None:
+    licensed, plain = needing(9.0, needs="acme"), make_jobs(2.0, 1.0)
+    plan.handle(SetStarted((*licensed, *plain), facts("a", slots=2)))
+    for job in (*licensed, *plain):
+        plan.handle(Quoted(job, "a", 1.0, 1.0, curve(7.0, 8.0)))
+    free = curve(0.0, 8.0, running=1)
+    effects = plan.handle(Refused(licensed[0], "a", structs.replace(free, version=2), lacking=True))
+    assert waits_of(effects) == ["a"], "for the others, at once"
+    assert awards_of(plan.handle(slot_free("a", structs.replace(free, version=3)))) == [(0, "a")]
+    view.time_s += FIRST_PAUSE_S
+    looks = [effect.time_s for effect in plan.handle(Woken()) if isinstance(effect, WakeAt)]
+    assert looks == [pytest.approx(view.time_s + PATIENCE_S)], "and no pause"
+
+
+def test_a_slot_that_our_own_place_in_the_queue_takes_is_not_awarded(plan: PlanPolicy) -> None:
+    """The host gives what comes free to who waits, and that is us: an award beside it would be refused."""
+    jobs = make_jobs(3.0, 2.0, 1.0)
+    plan.handle(SetStarted(jobs, facts("a", slots=2)))
+    plan.handle(Quoted(jobs[0], "a", 1.0, 1.0, curve(0.0, 0.0)))
+    assert awards_of(plan.handle(slot_free("a", curve(0.0, 0.0, version=2)))) == [(0, "a")]
+    one_free = curve(0.0, 3.0, running=0, version=3)
+    assert awards_of(plan.handle(Finished(jobs[0], "a", 3.0, one_free))) == []
+    assert awards_of(plan.handle(slot_free("a", structs.replace(one_free, version=4)))) == [(1, "a")]
 
 
 def test_sending_counts(plan: PlanPolicy, view: HandView) -> None:
@@ -126,8 +198,8 @@ def test_sending_counts(plan: PlanPolicy, view: HandView) -> None:
     plan.handle(SetStarted(jobs, facts("a", "b")))
     plan.handle(Quoted(job, "a", 1.0, 1.0, FREE))
     assert waits_of(plan.handle(Quoted(job, "b", 1.0, 1.0, FREE))) == ["b"]
-    assert awards_of(plan.handle(SlotFree("a", FREE))) == [], "the slot is given up"
-    assert awards_of(plan.handle(SlotFree("b", FREE))) == [(0, "b")]
+    assert awards_of(plan.handle(slot_free("a", FREE))) == [], "the slot is given up"
+    assert awards_of(plan.handle(slot_free("b", FREE))) == [(0, "b")]
 
 
 def test_a_dear_host_is_passed_over(plan: PlanPolicy) -> None:
@@ -135,8 +207,8 @@ def test_a_dear_host_is_passed_over(plan: PlanPolicy) -> None:
     plan.handle(SetStarted(jobs, facts("dear", "cheap")))
     plan.handle(Quoted(job, "dear", 9.0, 1.0, FREE))
     plan.handle(Quoted(job, "cheap", 1.1, 1.0, FREE))
-    assert awards_of(plan.handle(SlotFree("dear", FREE))) == []
-    assert awards_of(plan.handle(SlotFree("cheap", FREE))) == [(0, "cheap")]
+    assert awards_of(plan.handle(slot_free("dear", FREE))) == []
+    assert awards_of(plan.handle(slot_free("cheap", FREE))) == [(0, "cheap")]
 
 
 def test_a_host_that_refused_is_left_alone_for_50_ms_and_twice_as_long_each_time(
@@ -145,7 +217,7 @@ def test_a_host_that_refused_is_left_alone_for_50_ms_and_twice_as_long_each_time
     (job,) = jobs = make_jobs(1.0)
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(job, "a", 1.0, 1.0, FREE))
-    assert awards_of(plan.handle(SlotFree("a", FREE))) == [(0, "a")]
+    assert awards_of(plan.handle(slot_free("a", FREE))) == [(0, "a")]
     pause = FIRST_PAUSE_S
     assert pause == 0.05
     for version in range(2, 12):
@@ -157,7 +229,7 @@ def test_a_host_that_refused_is_left_alone_for_50_ms_and_twice_as_long_each_time
         assert waits_of(plan.handle(Woken())) == []
         view.time_s += pause * 0.01 + 1e-6
         assert waits_of(plan.handle(Woken())) == ["a"]
-        assert awards_of(plan.handle(SlotFree("a", curve(0.0, version=version)))) == [(0, "a")]
+        assert awards_of(plan.handle(slot_free("a", curve(0.0, version=version)))) == [(0, "a")]
         pause = min(2 * pause, LONGEST_PAUSE_S)
     assert pause == LONGEST_PAUSE_S == 5.0
 
@@ -167,10 +239,10 @@ def test_a_success_ends_the_doubling(plan: PlanPolicy, view: HandView) -> None:
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(jobs[0], "a", 1.0, 1.0, FREE))
     for version in (2, 3):
-        plan.handle(SlotFree("a", FREE))
+        plan.handle(slot_free("a", FREE))
         plan.handle(Refused(jobs[0], "a", curve(0.0, version=version)))
         view.time_s += 1.0
-    assert awards_of(plan.handle(SlotFree("a", curve(0.0, version=4)))) == [(0, "a")]
+    assert awards_of(plan.handle(slot_free("a", curve(0.0, version=4)))) == [(0, "a")]
     assert awards_of(plan.handle(Finished(jobs[0], "a", 1.0, curve(0.0, version=5)))) == [(1, "a")]
     effects = plan.handle(Refused(jobs[1], "a", curve(0.0, version=6)))
     assert [effect.time_s for effect in effects if isinstance(effect, WakeAt)] == [view.time_s + FIRST_PAUSE_S]
@@ -181,17 +253,17 @@ def test_a_job_that_was_lost_goes_elsewhere(plan: PlanPolicy) -> None:
     plan.handle(SetStarted(jobs, facts("a", "b")))
     plan.handle(Quoted(job, "a", 1.0, 1.0, FREE))
     plan.handle(Quoted(job, "b", 5.0, 1.0, FREE))
-    assert awards_of(plan.handle(SlotFree("a", FREE))) == [(0, "a")]
+    assert awards_of(plan.handle(slot_free("a", FREE))) == [(0, "a")]
     assert waits_of(plan.handle(Lost(job, "a"))) == ["b"]
-    assert awards_of(plan.handle(SlotFree("a", curve(0.0, version=2)))) == []
-    assert awards_of(plan.handle(SlotFree("b", curve(0.0, version=2)))) == [(0, "b")]
+    assert awards_of(plan.handle(slot_free("a", curve(0.0, version=2)))) == []
+    assert awards_of(plan.handle(slot_free("b", curve(0.0, version=2)))) == [(0, "b")]
 
 
 def test_a_job_that_was_lost_everywhere_goes_anywhere(plan: PlanPolicy) -> None:
     (job,) = jobs = make_jobs(1.0)
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(job, "a", 1.0, 1.0, FREE))
-    plan.handle(SlotFree("a", FREE))
+    plan.handle(slot_free("a", FREE))
     assert waits_of(plan.handle(Lost(job, "a"))) == ["a"]
 
 
@@ -200,8 +272,8 @@ def test_a_job_that_was_withdrawn_is_forgotten(plan: PlanPolicy) -> None:
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(jobs[0], "a", 1.0, 1.0, FREE))
     plan.handle(Withdrawn(jobs[0]))
-    assert awards_of(plan.handle(SlotFree("a", FREE))) == [(1, "a")]
-    assert awards_of(plan.handle(SlotFree("a", curve(0.0, version=2)))) == []
+    assert awards_of(plan.handle(slot_free("a", FREE))) == [(1, "a")]
+    assert awards_of(plan.handle(slot_free("a", curve(0.0, version=2)))) == []
 
 
 def test_a_host_that_declined_for_good_is_not_given_that_task(plan: PlanPolicy) -> None:
@@ -209,8 +281,8 @@ def test_a_host_that_declined_for_good_is_not_given_that_task(plan: PlanPolicy) 
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(jobs[1], "a", 1.0, 1.0, FREE))
     plan.handle(Declined(jobs[0], "a", lasting=True))
-    assert awards_of(plan.handle(SlotFree("a", FREE))) == [(1, "a")]
-    assert awards_of(plan.handle(SlotFree("a", curve(0.0, version=2)))) == []
+    assert awards_of(plan.handle(slot_free("a", FREE))) == [(1, "a")]
+    assert awards_of(plan.handle(slot_free("a", curve(0.0, version=2)))) == []
 
 
 def test_an_older_curve_does_not_undo_a_newer(plan: PlanPolicy) -> None:
@@ -229,14 +301,14 @@ def test_a_host_that_is_down_gets_nothing_until_it_has_answered_again(plan: Plan
     assert asks_of(plan.handle(HostUp(HostFacts("a", 1, 1)))) == [(0, ("a",))]
     assert waits_of(plan.handle(Woken())) == []
     assert waits_of(plan.handle(Quoted(job, "a", 1.0, 1.0, FREE))) == ["a"]
-    assert awards_of(plan.handle(SlotFree("a", FREE))) == [(0, "a")]
+    assert awards_of(plan.handle(slot_free("a", FREE))) == [(0, "a")]
 
 
 def test_a_late_word_of_a_host_that_is_down_is_no_reason_to_go_there(plan: PlanPolicy) -> None:
     jobs = make_jobs(2.0, 1.0)
     plan.handle(SetStarted(jobs, facts("a")))
     plan.handle(Quoted(jobs[0], "a", 1.0, 1.0, FREE))
-    plan.handle(SlotFree("a", FREE))
+    plan.handle(slot_free("a", FREE))
     plan.handle(HostDown("a"))
     effects = plan.handle(Finished(jobs[0], "a", 1.0, curve(0.0, version=2)))
     assert awards_of(effects) == waits_of(effects) == []

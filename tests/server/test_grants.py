@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from server_vocabulary import DEADLINE_S, other_process
 
-from rakefarm.server.grants import Grant, Grants, WorkerGrants, parse_licenses
+from rakefarm.market.needs import parse_licenses
+from rakefarm.server.grants import Grant, Grants, WorkerGrants
 
 
 @pytest.fixture

@@ -326,7 +326,7 @@ def test_numbers_that_are_none(client: Client, refused: Refuse, number: float) -
 
 @pytest.mark.parametrize(
     "message",
-    [execute(), A_QUOTE, A_WAIT, Supplied(), Ack(), Welcome(1, (), b"", "", "", 1, 1, "")],
+    [execute(), A_QUOTE, A_WAIT, Supplied(), Ack(), Welcome(1, (), b"", "", "", "", 1, 1, "")],
     ids=lambda message: type(message).__name__,
 )
 def test_nothing_comes_before_hello(stranger: Client, refused: Refuse, message: Execute) -> None:

@@ -115,7 +115,7 @@ def test_a_cache_that_can_not_be_written(tmp_path: Path) -> None:
 def test_it_says_where_it_listens_and_with_what(start_server: StartServer, connect: Connect) -> None:
     server = start_server("--slots", "3")
     assert server.line.startswith(f"listening on 127.0.0.1:{server.port} slots=3 isolation=process")
-    assert server.line.endswith(" authentication=none speed=1.00\n")
+    assert server.line.endswith(" authentication=loopback encryption=none speed=1.00\n")
     welcome = connect(server).welcome
     assert welcome is not None and welcome.slots == 3
     assert f"isolation={welcome.isolation} " in server.line
@@ -216,11 +216,10 @@ def test_who_waits_when_the_server_drains_is_declined(start_server: StartServer,
     queued.send(execute(b"exit 4"))
     queued.wait_phase("queued")
     server.process.send_signal(signal.SIGTERM)
-    server.wait_for_log("draining")
+    answer = waiting.finish_waiting()
+    assert isinstance(answer, Decline) and answer.reason == "draining", "while no slot is free"
     gate.open()
     assert busy.finish().result.status == 3  # type: ignore[union-attr]
-    answer = waiting.finish_waiting()
-    assert isinstance(answer, Decline) and answer.reason == "draining"
     assert queued.finish().result.status == 4, "it had been taken"  # type: ignore[union-attr]
     assert server.wait() == 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from server_vocabulary import other_process
 
 from rakefarm.server.store import Store
 
@@ -212,6 +213,7 @@ def test_what_was_used_longest_ago_goes_first(directory: Path, keep: Keep, targe
         set_used(directory, digest, 1_000_000 + number)
     # Its first use by another worker makes the oldest the newest.
     assert Store(str(directory), 16 * MIB).copy_to(digests[0], 100 << 10, target, 0o600)
+    del store
     smaller = Store(str(directory), MIB // 2)
     assert [smaller.has(digest, 100 << 10) for digest in digests] == [True, False, False, False, True, True]
 
@@ -229,14 +231,46 @@ def test_a_store_made_smaller_shrinks_at_the_next_start(directory: Path, keep: K
     store = Store(str(directory), 16 * MIB)
     for number in range(20):
         keep(store, bytes([number]) * (100 << 10))
+    del store
     Store(str(directory), MIB)
     assert total_bytes(directory) <= MIB
 
 
+def test_a_small_cap_does_not_empty_what_another_server_uses(directory: Path, keep: Keep) -> None:
+    def fill_and_stay() -> None:
+        store = Store(str(directory), 16 * MIB)
+        for number in range(20):
+            keep(store, bytes([number]) * (100 << 10))
+        stores.append(store)
+
+    stores: list[Store] = []
+    with other_process(fill_and_stay):
+        small = Store(str(directory), MIB)
+        for number in range(20, 40):
+            keep(small, bytes([number]) * (100 << 10))
+        assert total_bytes(directory) >= 40 * (100 << 10)
+    small.evict()
+    assert total_bytes(directory) <= MIB, "the other was killed, and its cap counts no more"
+    assert len(list((directory / "caps").iterdir())) == 1
+
+
+def test_rubbish_among_the_caps_counts_for_nothing(directory: Path, store: Store, keep: Keep) -> None:
+    digest = keep(store, b"x")
+    for name in ("rubbish", "9" * 200, "-", "99999999999-dead"):
+        (directory / "caps" / name).write_bytes(b"")
+    (directory / "caps" / "7-directory").mkdir()
+    store.evict()
+    assert store.has(digest, 1) and len(list((directory / "caps").iterdir())) == 2
+
+
 def test_what_a_crash_left_half_written_is_not_a_blob(directory: Path, store: Store) -> None:
-    (directory / "new" / "tmpabc").write_bytes(b"half")
+    half, old = directory / "new" / "tmpabc", directory / "new" / "tmpold"
+    half.write_bytes(b"half")
+    old.write_bytes(b"half")
+    os.utime(old, (1_000_000, 1_000_000))
     store.evict()
     assert not store.has(digest_of(b"half"), 4)
+    assert half.exists() and not old.exists(), "somebody may be writing the one"
 
 
 def add_many(directory: str, first: int) -> None:

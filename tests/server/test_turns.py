@@ -296,6 +296,21 @@ def test_a_lease_holds_for_what_it_was_given_for_and_anything_else_is_judged_aga
     assert client.run(b"exit 4", start=1).result.status == 4, "the slot is free again"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"), [({"memory_bytes": 1 << 55}, "memory"), ({"input_bytes": 1 << 55}, "disk")]
+)
+def test_a_lease_is_no_promise_of_more_than_was_judged(
+    start: Callable[..., Server], connect: Connect, more: dict[str, int], reason: str
+) -> None:
+    client = connect(start())
+    lease = offer_of(client.wait_for_slot()).lease
+    declined = client.run(b"true", lease=lease, kind="compile", **more).declined
+    assert declined is not None and declined.reason == reason
+    lease = offer_of(client.wait_for_slot()).lease
+    assert client.run(b"exit 3", lease=lease, memory_bytes=1).result.status == 3  # type: ignore[union-attr]
+    assert client.run(b"exit 4", start=1).result.status == 4, "the slot is free again"  # type: ignore[union-attr]
+
+
 def test_a_leased_command_whose_inputs_are_missing_keeps_its_slot(
     start: Callable[..., Server], connect: Connect
 ) -> None:

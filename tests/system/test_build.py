@@ -419,7 +419,7 @@ def test_json_never_overwrites_the_rakefile(project: Project, named: str) -> Non
     built = project.build(f"--json={named}", "my.rake")
     assert built.status == 2
     (line,) = built.stderr.splitlines()
-    assert b"that is the Rakefile itself" in line
+    assert b"which it would overwrite" in line
     assert project.read("my.rake") == b"a:\n\ttrue\n"
 
 

@@ -46,7 +46,7 @@ def test_a_build_is_recorded_and_can_be_calibrated(project: Project, farm: Farm)
     built = project.build("--json", "--policy", "lowest", hosts=farm)  # which asks for each action
     assert built.status == 1
     kinds = {
-        "build_started", "host_ready", "host_left_out", "action_queued", "quote_received", "action_placed",
+        "build_started", "host_ready", "host_left_out", "host_load", "action_queued", "quote_received", "action_placed",
         "action_retried", "action_finished", "build_finished",
     }  # fmt: skip
     assert records_of(project) == [event for event in built.events() if event["event"] in kinds]
@@ -68,6 +68,11 @@ def test_builds_at_once_write_one_ledger(project: Project, farm: Farm) -> None:
     for run_id in runs:
         events = [record["event"] for record in records if record["run_id"] == run_id]
         assert events[0] == "build_started" and events[-1] == "build_finished" and events.count("action_finished") == 9
+    placed = [record for record in records if record["event"] == "action_placed"]
+    for award in placed:  # also those of actions that no host was asked for
+        assert award["terms"] and sum(award["terms"].values()) == pytest.approx(award["price"])  # type: ignore[attr-defined]
+    loads = [record for record in records if record["event"] == "host_load"]
+    assert len(loads) >= 3 and all(record["memory_available_bytes"] for record in loads)
     assert calibrated(project)["fairness"]["runs"] == 3  # type: ignore[index]
     assert calibrated(project, "--run", "last")["overall"]["actions"] == 9  # type: ignore[index]
 

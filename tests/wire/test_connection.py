@@ -11,6 +11,7 @@ from wire_vocabulary import (
     example_bytes,
     expected_events,
     joined,
+    may_speak,
     pair_in,
     push,
     push_example,
@@ -82,7 +83,7 @@ def test_a_whole_conversation_of_one_side_in_one_read():
     data = b"".join([wire_bytes(pair.server, EXAMPLES[number], BODIES.get(number)) for number in numbers])
     pair.client.receive_data(data)
     assert events(pair.client) == [event for number in numbers for event in expected_events(number)]
-    assert pair.client.our_turn and not pair.server.our_turn
+    assert may_speak(pair.client) and not may_speak(pair.server)
 
 
 def test_an_acknowledgement_may_travel_with_the_next_request():
@@ -136,7 +137,7 @@ def test_a_message_that_its_sender_may_not_send_there_is_refused_at_both_ends(nu
                 reader.next_event()
             assert (remote.value.state, remote.value.sender) == (state, sender)
             assert remote.value.message_type == number.name and number.name in str(remote.value)
-            assert reader.state is State.CLOSED and not reader.our_turn
+            assert reader.state is State.CLOSED and not may_speak(reader)
 
 
 @every_case
@@ -327,7 +328,7 @@ def test_a_stream_may_end_between_two_actions_and_nowhere_else(state, role):
             reader.next_event()
         assert (caught.value.state, caught.value.sender) == (state, role.peer)
         assert caught.value.code == "cut"
-    assert reader.state is State.CLOSED and not reader.our_turn
+    assert reader.state is State.CLOSED and not may_speak(reader)
 
 
 @every_case

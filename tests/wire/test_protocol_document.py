@@ -14,7 +14,18 @@ from rakefarm.server.action import BEAT_S, SUPPLY_S
 from rakefarm.server.staging import MANIFEST_FILES
 from rakefarm.wire import Limits
 from rakefarm.wire import errors as wire_errors
-from rakefarm.wire.messages import CLASSES, OUTCOMES, Input, MessageType, Need, Offer, Task, Term, Variable
+from rakefarm.wire.messages import (
+    AUTHENTICATIONS,
+    CLASSES,
+    OUTCOMES,
+    Input,
+    MessageType,
+    Need,
+    Offer,
+    Task,
+    Term,
+    Variable,
+)
 from rakefarm.wire.paths import DEPTH, PART_BYTES, PATH_BYTES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -83,8 +94,8 @@ def test_beats_are_those_of_both_ends():
 
 def test_error_codes_are_those_of_the_code():
     codes = {kind.code for kind in vars(wire_errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
-    server = read("rakefarm", "server", "conversation.py")
-    codes |= set(re.findall(r'(?:Refused|_give_up)\(\s*"(\w+)"', server))
+    server = "".join([read("rakefarm", "server", name) for name in ("conversation.py", "admission.py")])
+    codes |= set(re.findall(r'(?:Refused|NotAdmitted|_give_up)\(\s*"(\w+)"', server))
     assert set(rows(section("Errors"))) == codes
 
 
@@ -95,6 +106,11 @@ def test_reasons_to_decline_are_those_of_the_code():
     assert given <= set(documented)
     assert all(f'"{reason}"' in sources for reason in documented), "each is given somewhere"
     assert {reason for reason, cells in documented.items() if cells[-1] == "yes"} == PASSING_REASONS
+
+
+def test_authentications_are_those_of_the_code():
+    documented = {word: cells[0] for word, cells in rows(section("WELCOME")).items() if word != "word"}
+    assert documented == AUTHENTICATIONS
 
 
 def test_outcomes_are_those_of_the_code():

@@ -12,6 +12,7 @@ from wire_vocabulary import (
     events,
     expected_events,
     joined,
+    may_speak,
     route_to,
     wire_bytes,
 )
@@ -123,7 +124,7 @@ class Conversations(RuleBasedStateMachine):
     def both_ends_agree(self):
         """They are in one state, and at most one of them may speak."""
         assert self.pair.client.state is self.pair.server.state is self.state
-        assert self.pair.client.our_turn + self.pair.server.our_turn == (self.state is not State.CLOSED)
+        assert may_speak(self.pair.client) + may_speak(self.pair.server) == (self.state is not State.CLOSED)
 
     def teardown(self) -> None:
         for role in Role:

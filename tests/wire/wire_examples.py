@@ -3,6 +3,7 @@
 from rakefarm.market.curve import Curve
 from rakefarm.wire.messages import (
     Ack,
+    Challenge,
     Decline,
     Delivered,
     Error,
@@ -17,6 +18,7 @@ from rakefarm.wire.messages import (
     Offer,
     Output,
     Progress,
+    Proof,
     Quote,
     QuoteRequest,
     Result,
@@ -43,6 +45,9 @@ CURVE = Curve(
     version=77_000_001,
     valid_s=1.0,
     free_in_s=(0.21875, 6.5, 12.75),
+    load_average=3.625,
+    memory_available_bytes=6_000_000_000,
+    sample_age_s=0.0625,
 )
 OFFER = Offer(
     price=0.75,
@@ -65,13 +70,16 @@ EXAMPLES: dict[MessageType, Message] = {
     MessageType.WELCOME: Welcome(
         version=1,
         capabilities=("store", "produces"),
-        nonce=bytes(range(255, 223, -1)),
+        proof=bytes(range(255, 223, -1)),
+        authentication="key",
         server="lab7",
         software="0.1.0",
         slots=4,
         cores=8,
         isolation="process+pid-namespace",
     ),
+    MessageType.CHALLENGE: Challenge(nonce=bytes(range(100, 132))),
+    MessageType.PROOF: Proof(key="zoe@lab4", proof=bytes(range(64, 96))),
     MessageType.QUOTE_REQUEST: QuoteRequest(TASK),
     MessageType.QUOTE: Quote(OFFER),
     MessageType.DECLINE: Decline(reason="full", text="no slot is free, or others wait for it", curves=(CURVE,)),

@@ -22,6 +22,11 @@ def case_name(value: object) -> str:
     return value.name if isinstance(value, State | Role | MessageType) else repr(value)
 
 
+def may_speak(end: Connection) -> bool:
+    """Whether it is this end's turn."""
+    return SPEAKER.get(end.state) is end.role
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two ends of one conversation; what one sends, `push` carries to the other."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from server_vocabulary import DEADLINE_S, other_process, wait_until
 
-from rakefarm.server.slots import LOOK_AGAIN_S, Slots, WorkerSlots
+from rakefarm.slots import LOOK_AGAIN_S, Slots
 
 
 @pytest.fixture
@@ -21,11 +21,6 @@ def slots(tmp_path: Path) -> Iterator[Slots]:
     made = Slots(str(tmp_path / "slots"), 2)
     yield made
     os.close(made.event)
-
-
-def close(view: WorkerSlots) -> None:
-    for file in view._files:
-        os.close(file)
 
 
 def count_free(slots: Slots) -> int:
@@ -36,7 +31,7 @@ def count_free(slots: Slots) -> int:
         taken.append(number)
     for number in taken:
         view.give_back(number)
-    close(view)
+    view.close()
     return len(taken)
 
 
@@ -78,7 +73,7 @@ def test_a_command_started_by_the_holder_does_not_keep_the_slot(slots: Slots) ->
     """A program that outlives the worker has none of its files: they are closed when it is executed."""
     view = slots.open()
     view.try_take()
-    assert not any(os.get_inheritable(file) for file in (*view._files, view.event))
+    assert not any(os.get_inheritable(file) for file in (slots.event, view.event))
 
 
 def test_a_waiter_is_woken_when_a_slot_is_given_back(slots: Slots) -> None:
@@ -123,6 +118,33 @@ def test_the_listener_wakes_waiters_for_a_dead_worker(slots: Slots) -> None:
     assert select.select([view.event], [], [], 0)[0]
 
 
+def test_who_waits_is_seen_by_others_and_not_by_itself(slots: Slots) -> None:
+    first, second = slots.open(), slots.open()
+    with first.waiting(), first.waiting():
+        assert second.others_wait and not first.others_wait
+        with second.waiting():
+            assert first.others_wait
+        assert not first.others_wait
+    assert not second.others_wait
+
+
+def test_anyone_can_count_what_is_taken(slots: Slots) -> None:
+    first, second = slots.open(), slots.open()
+    assert first.try_take() == 0
+    assert (first.count_taken(), second.count_taken()) == (1, 1)
+    assert second.try_take() == 1
+    assert (first.count_taken(), second.count_taken()) == (2, 2)
+    first.close()
+    assert second.count_taken() == 1
+
+
+def test_an_event_that_nobody_takes_does_no_harm(slots: Slots) -> None:
+    view = slots.open()
+    for _ in range(70_000):  # more than a pipe holds
+        slots.wake_waiters()
+    assert view.try_take(woken=True) == 0
+
+
 def test_a_waiter_looks_for_itself_often_enough() -> None:
     assert LOOK_AGAIN_S <= 0.5, "a killed holder bumps nothing"
 
@@ -159,7 +181,7 @@ class SlotsMachine(RuleBasedStateMachine):
         import tempfile
 
         self._directory = tempfile.TemporaryDirectory()
-        self._slots = Slots(self._directory.name, 3)
+        self._slots = Slots(self._directory.name + "/slots", 3)
         self._views = [self._slots.open() for _ in range(3)]
         self._held: list[tuple[int, int]] = []
 
@@ -179,7 +201,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @rule(worker=st.integers(0, 2))
     def die(self, worker: int) -> None:
-        close(self._views[worker])
+        self._views[worker].close()
         self._held = [(holder, number) for holder, number in self._held if holder != worker]
         self._views[worker] = self._slots.open()
 
@@ -189,7 +211,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for view in self._views:
-            close(view)
+            view.close()
         os.close(self._slots.event)
         self._directory.cleanup()
 

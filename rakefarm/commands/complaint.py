@@ -1,0 +1,24 @@
+"""How a command says in one line that it can't go on."""
+
+from typing import TYPE_CHECKING
+
+from rakefarm import standard
+from rakefarm.exitcodes import ExitStatus
+
+if TYPE_CHECKING:
+    from rakefarm.client.plain import ViewError
+
+
+def complain(program: str, text: str, status: ExitStatus = ExitStatus.USAGE) -> int:
+    """Answers the exit status."""
+    standard.say(f"{program}: error: {text}")
+    return int(status)
+
+
+def not_shown(error: "ViewError") -> int:
+    """A build could not be shown; answers the exit status."""
+    from rakefarm.client.plain import OutputClosedError
+
+    if isinstance(error, OutputClosedError):  # nobody would see a word of it
+        return int(error.status)
+    return complain("rakefarm", str(error), error.status)

@@ -1,0 +1,31 @@
+"""How a command line is read."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from rakefarm.exitcodes import ExitStatus
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is for who asks for it."""
+
+    json_has_a_file = False
+    """This command knows --json=FILE, and --json alone means standard output."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """As ever, but for `--json`: the word behind it is not its file, since that would most often be the Rakefile,
+        and be overwritten. argparse has no word for an option whose argument comes only behind `=`."""
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)
+        if self.json_has_a_file:
+            words[:end] = ["--json=-" if _is_json(word) else word for word in words[:end]]
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(int(ExitStatus.USAGE), f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _is_json(word: str) -> bool:
+    """--json, or what argparse takes for it; --j might be --jobs."""
+    return word.startswith("--js") and "--json".startswith(word)

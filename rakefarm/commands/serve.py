@@ -1,0 +1,24 @@
+"""`rakefarm serve`, also called `rakeserver`."""
+
+import argparse
+from collections.abc import Mapping
+
+from rakefarm import logs
+from rakefarm.server.options import add_arguments, settings_from
+
+__all__ = ["add_arguments", "run"]
+
+
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Answers the exit status. Raises ConfigError."""
+    from rakefarm.server.listener import serve
+
+    settings = settings_from(options, environ)
+    logs.configure(settings.verbose)
+    return serve(
+        settings,
+        lambda: settings_from(options, environ),
+        watch_stdin=options.until_eof,
+        shared_slots=options.shared_slots or "",
+        job_servers=options.job_server,
+    )

@@ -1,0 +1,76 @@
+"""What a policy knows of a host, from what it has said and from what the policy has done there since."""
+
+from collections import Counter
+
+from msgspec import Struct, field
+
+from rakefarm.market.curve import Curve, rate
+from rakefarm.market.policy import Job, Wait
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+
+
+class Pause(Struct):
+    """Until when something can't be had there, and for how long the next time."""
+
+    until_s: float = 0.0
+    next_s: float = FIRST_PAUSE_S
+
+    def begin(self, now: float) -> None:
+        """Once more."""
+        self.until_s = now + self.next_s
+        self.next_s = min(self.next_s * 2, LONGEST_PAUSE_S)
+
+
+class KnownHost(Struct):
+    """A host: its curve, when we got it, and what we have done there since. Times are seconds of the view's clock."""
+
+    name: str
+    slots: int
+    curve: Curve | None = None
+    read_at: float = 0.0
+    taken: int = 0  # slots that we have awarded since the curve was made
+    ours: int = 0  # actions of ours that are there
+    waiting: Counter[object] = field(default_factory=Counter)  # how often we stand in its queue, by needs
+    waits_since: float = 0.0  # since when, or since our last turn
+    speed: float = 0.0  # of the plan that is made: the curve's, as far as that has proved true
+    full: Pause = field(default_factory=Pause)
+    lacking: dict[object, Pause] = field(default_factory=dict)  # what others hold, by needs
+    factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
+    refuses: set[object] = field(default_factory=set)  # tasks that it will never run
+
+    def queue(self, job: Job, now: float) -> Wait:
+        """One more place in its queue."""
+        if not self.waiting.total():
+            self.waits_since = now
+        self.waiting[job.needs] += 1
+        return Wait(self.name, job)
+
+    def leave_queue(self, job: Job) -> None:
+        """One less."""
+        self.waiting[job.needs] = max(0, self.waiting[job.needs] - 1)
+
+    def lacks(self, job: Job, now: float) -> bool:
+        """Whether others held what the job needs there a moment ago."""
+        pause = self.lacking.get(job.needs)
+        return pause is not None and pause.until_s > now
+
+    def read(self, curve: Curve, now: float) -> None:
+        """Take in a curve, unless a newer one is known."""
+        if self.curve is None or curve.version >= self.curve.version:
+            # What we have awarded there and is still on its way is not in its curve yet.
+            self.curve, self.read_at, self.taken = curve, now, max(0, self.ours - curve.running)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free there beyond what we have taken since, and what we wait for: the host gives that to
+        our own place in its queue, and would refuse an award that comes after it."""
+        return self.curve is not None and self.curve.free_slots > self.taken + self.waiting.total()
+
+    @property
+    def rate(self) -> float:
+        """Reference seconds of work that one more action gets done there in a second."""
+        curve = self.curve
+        assert curve is not None
+        return rate(self.speed, curve.cores, curve.busy, min(curve.running + self.taken + 1, curve.slots))
