@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "serve": "run a server (also called rakeserver)",
     "quote": "what every host would ask for a command now",
     "cc": "compile a file on the farm, for make, ninja and CMake",
+    "run": "run a command, make say, with all its compiler calls on the farm",
     "calibrate": "hold bids against what came of them, from the ledger",
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",

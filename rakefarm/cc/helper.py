@@ -192,8 +192,17 @@ class Helper:
                 return Answer(dialogue.DONE)
             case (b"statistics",):
                 return Answer(dialogue.DONE, stdout=self._statistics().encode())
+            case (b"jobs",):
+                return Answer(dialogue.DONE, stdout=b"%d" % self._jobs(request))
             case _:
                 return Answer(dialogue.DONE, status=2)
+
+    def _jobs(self, request: Request) -> int:
+        """How many compiles the farm that the request names takes at once; 0 when it names none."""
+        try:
+            return self._farms.find(request.environ).placement.room
+        except Local:
+            return 0
 
     def _statistics(self) -> str:
         with self._lock:

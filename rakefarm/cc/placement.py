@@ -64,6 +64,11 @@ class Placement:
         with self._changed:
             self._changed.notify_all()
 
+    @property
+    def room(self) -> int:
+        """How many compiles all hosts that answer take at once."""
+        return sum(place.slots + AHEAD for place in self._places if place.member.ready and not place.member.problem)
+
     def acquire(
         self, lacking: object, work_s: float, excluded: Collection[str], gone: Callable[[], bool]
     ) -> Place | None:

@@ -228,7 +228,19 @@ def test_the_compiled_launcher_stands_for_the_compiler(calls: Calls, farm: tuple
     assert calls.statistics()["compiled"] == 2
 
 
-OTHER_HEADER = "#include_next <stdlib.h>\n"
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_run_sends_the_calls_of_a_whole_build(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    for name in "abc":
+        calls.write(f"{name}.c", f"int {name};\n")
+    calls.write("d.cc", "int main() { return 0; }\n")
+    calls.write("Makefile", "prog: a.o b.o c.o d.o\n\t$(CXX) -o $@ $^\n")
+    words = [sys.executable, "-m", "rakefarm", "run", "make", "-j"]
+    ended = subprocess.run(words, cwd=calls.path, env=calls.environment(), capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert subprocess.run([calls.path / "prog"]).returncode == 0
+    counts = calls.statistics()
+    assert (counts["compiled"], counts["not_a_compile"]) == (4, 1)
 
 
 @pytest.mark.skipif(not small_disks_work(), reason="this machine lets nobody mount")
