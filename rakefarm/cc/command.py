@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rakefarm.cc import dialogue, places
+from rakefarm.cc import dialogue, locations
 from rakefarm.cc.helper import CONTROL, IDLE_S, run
 from rakefarm.cc.launcher import build_launcher, install_links
 from rakefarm.cc.wrapper import CallStatus, ask_helper
@@ -46,7 +46,7 @@ def command(words: Sequence[str]) -> int:
             return 0
         print("rakefarm cc: no helper is running", file=sys.stderr)
         return CallStatus.NO_HELPER
-    except (OSError, dialogue.Malformed, places.PlaceError) as error:
+    except (OSError, dialogue.Malformed, locations.LocationError) as error:
         print(f"rakefarm cc: error: {error}", file=sys.stderr)
         return CallStatus.NO_HELPER
     if not options.words:
@@ -75,4 +75,4 @@ def helper() -> int:
 
         logs.configure(True)
     idle_s = float(os.environ.get("RAKEFARM_CC_IDLE_S", "") or IDLE_S)
-    return run(places.runtime_directory(os.environ), dict(os.environ), idle_s)
+    return run(locations.runtime_directory(os.environ), dict(os.environ), idle_s)

@@ -3,7 +3,7 @@
  *
  *     rakefarm-cc COMPILER ARGS…      or, by a link of the compiler's name:  gcc ARGS…
  *
- * The dialogue is described in dialogue.py, the socket's place in places.py. Without a helper it executes the Python
+ * The dialogue is described in dialogue.py, the socket's place in locations.py. Without a helper it executes the Python
  * wrapper, which starts one. PYTHON and ROOT are defined on the command line.
  */
 #include <errno.h>

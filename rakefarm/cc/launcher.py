@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 
 from rakefarm import process
-from rakefarm.cc import places
+from rakefarm.cc import locations
 from rakefarm.cc.reasons import Local
 from rakefarm.cc.toolchain import find_compiler, quote
 
@@ -21,7 +21,7 @@ class LauncherError(OSError):
 
 def build_launcher(environ: Mapping[str, str]) -> str:
     """The launcher's path; it is compiled when it isn't there. Raises LauncherError or another OSError."""
-    path = places.launcher_path(environ)
+    path = locations.launcher_path(environ)
     if os.access(path, os.X_OK):
         return path
     search = os.fsencode(environ.get("PATH", os.defpath))

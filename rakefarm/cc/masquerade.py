@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from rakefarm.cc import dialogue, places
+from rakefarm.cc import dialogue, locations
 from rakefarm.cc.helper import CONTROL
 from rakefarm.cc.launcher import install_links
 from rakefarm.cc.wrapper import CallStatus, ask_helper
@@ -20,7 +20,7 @@ def run_command(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Becomes the command; answers an exit status when it can't be executed."""
     if not words:
         return _complain("no command is given; say, rakefarm run make -j", CallStatus.USAGE)
-    links = os.path.join(os.path.dirname(places.launcher_path(environ)), "links")
+    links = os.path.join(os.path.dirname(locations.launcher_path(environ)), "links")
     try:
         install_links(links, environ)
     except OSError as error:
@@ -56,7 +56,7 @@ def _jobs(environ: Mapping[str, str]) -> int:
     try:
         told = ask_helper([CONTROL, b"jobs"], environ, start=True).stdout
         return max(here, int(told))
-    except (OSError, ValueError, dialogue.Malformed, places.PlaceError):
+    except (OSError, ValueError, dialogue.Malformed, locations.LocationError):
         return here
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
-from rakefarm.cc import dialogue, places
+from rakefarm.cc import dialogue, locations
 from rakefarm.cc.reasons import Local
 from rakefarm.cc.toolchain import find_compiler, name_for
 
@@ -35,7 +35,7 @@ def call(words: Sequence[bytes], environ: Mapping[str, str]) -> int:
         sock = open_helper(environ)
         sock.sendall(_request(words))
         answer = dialogue.receive_answer(sock)
-    except (OSError, dialogue.Malformed, places.PlaceError) as error:
+    except (OSError, dialogue.Malformed, locations.LocationError) as error:
         if environ.get("RAKEFARM_VERBOSE"):
             _say(f"here: no helper: {error}")
         return _execute(b"", words, environ)
@@ -59,15 +59,15 @@ def _request(words: Sequence[bytes]) -> bytes:
 
 
 def ask_helper(words: Sequence[bytes], environ: Mapping[str, str], start: bool) -> dialogue.Answer:
-    """Have the helper itself do something. Raises OSError, Malformed or PlaceError."""
-    with open_helper(environ) if start else _connect(places.runtime_directory(environ)) as sock:
+    """Have the helper itself do something. Raises OSError, Malformed or LocationError."""
+    with open_helper(environ) if start else _connect(locations.runtime_directory(environ)) as sock:
         sock.sendall(_request(words))
         return dialogue.receive_answer(sock)
 
 
 def open_helper(environ: Mapping[str, str]) -> socket.socket:
-    """A connection to the helper, which is started if need be. Raises OSError or PlaceError."""
-    directory = places.runtime_directory(environ)
+    """A connection to the helper, which is started if need be. Raises OSError or LocationError."""
+    directory = locations.runtime_directory(environ)
     try:
         return _connect(directory)
     except (FileNotFoundError, ConnectionRefusedError):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from rakefarm import __version__
 
 
-class PlaceError(Exception):
+class LocationError(Exception):
     """There is no safe directory; the text says why."""
 
 
 def runtime_directory(environ: Mapping[str, str]) -> str:
-    """The directory of the socket, made if need be. Raises PlaceError when it is a stranger's.
+    """The directory of the socket, made if need be. Raises LocationError when it is a stranger's.
 
     A C program has the same rule (`launcher.c`): $RAKEFARM_CC_DIRECTORY, or $XDG_RUNTIME_DIR/rakefarm-cc, or
     /tmp/rakefarm-cc-UID.
@@ -24,9 +24,9 @@ def runtime_directory(environ: Mapping[str, str]) -> str:
         os.makedirs(path, mode=0o700, exist_ok=True)
         status = os.lstat(path)
     except OSError as error:
-        raise PlaceError(f"{path}: {error.strerror}") from error
+        raise LocationError(f"{path}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise PlaceError(f"{path} is not a directory of this user's alone (mode 0700)")
+        raise LocationError(f"{path} is not a directory of this user's alone (mode 0700)")
     return path
 
 
