@@ -13,7 +13,7 @@ test:
 	$(PYTHON) -m pytest
 
 check-slow:
-	$(PYTHON) -m pytest -m "slow or peer" --timeout 600
+	$(PYTHON) -m pytest -m "slow or peer or abuse" --timeout 600
 	$(PYTHON) benchmarks/identical.py
 	$(PYTHON) benchmarks/quotes.py
 	$(PYTHON) benchmarks/large_files.py

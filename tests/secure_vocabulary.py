@@ -32,6 +32,7 @@ class SecureClient(Client):
 
     def __init__(self, host: str, port: int, source: str = "", context: ssl.SSLContext | None = None) -> None:
         plain = socket.create_connection((host, port), DEADLINE_S, (source, 0) if source else None)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self.socket = (context or client_context("", "", "")).wrap_socket(plain)
         except OSError:

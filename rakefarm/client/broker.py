@@ -10,11 +10,12 @@ woken. Questions go out on links of their own and are watched by the main thread
 """
 
 import os
-import random
 import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
 
 from rakefarm.client.copies import STOP_S, Assignment, Copies, Losers
 from rakefarm.client.farm import Farm, Member
@@ -22,18 +23,21 @@ from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import BEAT_S, MISSED_BEATS
 from rakefarm.client.market_record import MarketRecord
 from rakefarm.client.policy_guard import PolicyGuard
+from rakefarm.client.policy_view import BuildView
 from rakefarm.client.quotes import Question, absurdity
 from rakefarm.client.refusals import PASSING_REASONS, Refusals, Verdict
 from rakefarm.events import QuoteReceived, Stream
 from rakefarm.market import policy as market
 from rakefarm.market.curve import Curve
-from rakefarm.transport import Lost
+from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer
 
 RETRY_PAUSE_S = 0.2
 REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
+MOST_TRIES = 3
+"""Links that one question is asked on: kept ones may be closed, but not all that are new."""
 SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
 """A server that we wait at and that says nothing for so long is lost."""
 
@@ -59,9 +63,8 @@ class Broker:
         self._attempts = attempts
         self._assign = assign
         self._give_up = give_up
-        self._random = random.Random(seed)
         self._lock = threading.RLock()
-        self._policy = PolicyGuard(self, make_policy, stream, self._restart)
+        self._policy = PolicyGuard(BuildView(seed, self._transfer_s), make_policy, stream, self._restart)
         self._members = {member.name: member for member in farm.members}
         self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
         self._flying: dict[int, set[str]] = {}  # where each action runs
@@ -81,20 +84,6 @@ class Broker:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._losers = Losers(lambda: os.eventfd_write(self._wake, 1))
         self._epoll.register(self._wake, select.EPOLLIN)
-
-    # --- the policy's view ----------------------------------------------------------------------------
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
-
-    def random(self) -> float:
-        """A random number, repeatable with --seed."""
-        return self._random.random()
-
-    def transfer_s(self, job: market.Job, host: str) -> float:
-        """Seconds that sending what the host lacks would take."""
-        return self._members[host].transfer_seconds(self._jobs[job.number].sizes) if job.number in self._jobs else 0.0
 
     # --- in the main thread ---------------------------------------------------------------------------
 
@@ -176,16 +165,21 @@ class Broker:
                 return
             try:
                 answer = question.link.take_answer(readable=True)
-            except (Lost, ProtocolError, ValueError):
+            except Lost as error:
                 # A kept link may have been closed meanwhile (a worker died, say): then another is tried.
                 self._drop_question(descriptor)
-                self._ask(question.job, question.member, question.waits)
+                if question.tries < MOST_TRIES:
+                    self._ask(question.job, question.member, question.waits, question.tries + 1)
+                else:
+                    self._host_failed(question.member, explain(error))
+                return
+            except ProtocolError as error:
+                self._drop_question(descriptor)
+                self._host_failed(question.member, explain(error), for_good=True)
                 return
             if answer is None:
                 if question.waits:  # a beat: it lives
-                    self._questions[descriptor] = Question(
-                        question.member, question.link, question.job, True, time.monotonic() + SILENCE_S
-                    )
+                    self._questions[descriptor] = replace(question, deadline=time.monotonic() + SILENCE_S)
                 return
             self._epoll.unregister(descriptor)
             del self._questions[descriptor]
@@ -200,7 +194,7 @@ class Broker:
             lasting = not absurd and isinstance(answer, Decline) and answer.reason not in PASSING_REASONS
             self._stream.emit(QuoteReceived(action=job.number, host=member.name, price=None, reason=reason))
             if absurd:
-                self._host_failed(member, reason)
+                self._host_failed(member, reason, for_good=True)
                 return
             self._refusals.note(job.market.task, member.name, reason, lasting)
             self._do(self._policy.handle(market.Declined(job.market, member.name, lasting)))
@@ -285,9 +279,9 @@ class Broker:
         if not self._jobs:
             os.eventfd_write(self._wake, 1)
 
-    def _host_failed(self, member: Member, reason: str) -> None:
+    def _host_failed(self, member: Member, reason: str, for_good: bool = False) -> None:
         """It is left out, and the policy told; its other jobs there come back as lost by themselves."""
-        self._farm.leave_out(member, reason)
+        self._farm.leave_out(member, reason, for_good)
         self._gone(member)
 
     def _gone(self, member: Member) -> None:
@@ -298,6 +292,9 @@ class Broker:
             self._check_hopeless()
 
     # --- effects --------------------------------------------------------------------------------------
+
+    def _transfer_s(self, number: int, host: str) -> float:
+        return self._members[host].transfer_seconds(self._jobs[number].sizes) if number in self._jobs else 0.0
 
     def _restart(self) -> market.SetStarted:
         """What a policy has to know that takes over in the middle of a set."""
@@ -344,7 +341,7 @@ class Broker:
         mine = self._jobs[job.number]
         self._assign(Assignment(mine, self._members[host], award, terms, quoted_as, link, lease, copies))
 
-    def _ask(self, job: RemoteJob, member: Member, waits: bool) -> None:
+    def _ask(self, job: RemoteJob, member: Member, waits: bool, tries: int = 1) -> None:
         while (link := self._farm.checkout(member)) is not None:
             try:
                 link.wait(job.task) if waits else link.ask(job.task)
@@ -353,7 +350,7 @@ class Broker:
                 continue
             descriptor = link.transport.socket.fileno()
             deadline = time.monotonic() + (SILENCE_S if waits else self._quote_s)
-            self._questions[descriptor] = Question(member, link, job, waits, deadline)
+            self._questions[descriptor] = Question(member, link, job, waits, deadline, tries)
             self._epoll.register(descriptor, select.EPOLLIN)
             os.eventfd_write(self._wake, 1)  # the main thread has a new deadline
             return

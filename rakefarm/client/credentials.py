@@ -25,7 +25,7 @@ class Credentials(Struct, frozen=True):
 
 def load_credentials(settings: ClientSettings, hosts: Iterable[Host], environ: Mapping[str, str]) -> Credentials:
     """Read the key file and the certificates, if any of the hosts needs them. Raises ConfigError."""
-    if all(host.way == "unix" for host in hosts):
+    if all(host.way == "unix" or host.is_local for host in hosts):
         return Credentials()
     from rakefarm.security import keys
 

@@ -1,7 +1,8 @@
 """The hosts of a build: which can be asked, their idle links, what each has been sent.
 
 A host that fails is left out and warned about once. One that had been ready is tried again after a pause that
-doubles; one that never was is not. Links are kept, the one used last first, since it has the freshest offer.
+doubles; one that never was, or that tells what can't be true, is not. Links are kept, the one used last first, since it
+has the freshest offer.
 """
 
 import threading
@@ -221,11 +222,13 @@ class Farm:
         with self._lock:
             self.messages += link.transport.connection.take_count()
 
-    def leave_out(self, member: Member, reason: str) -> None:
-        """The host failed: don't ask it for a while, or not at all if it never answered."""
+    def leave_out(self, member: Member, reason: str, for_good: bool = False) -> None:
+        """The host failed: don't ask it for a while; or not at all if it never answered, or what it said is not to be
+        believed."""
         with self._lock:
             told = bool(member.problem) or self._closed.is_set()
             member.problem = reason
+            member.ready = member.ready and not for_good
             member.asked_again_at = time.monotonic() + member.pause_s
             member.pause_s = min(member.pause_s * 2, LONGEST_PAUSE_S)
             member.names.clear()

@@ -13,6 +13,7 @@ from rakefarm.client.reach import HostFailed, Way, reach
 from rakefarm.hosts import Host
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role
+from rakefarm.wire.errors import ConnectionCut
 from rakefarm.wire.messages import (
     PROTOCOL_NAME,
     PROTOCOL_VERSIONS,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 NONCE_BYTES = 32
 NO_CREDENTIALS = Credentials()
+CUT_AGAIN = 2
+"""How often a connection that the server closed in the middle of the proofs is made again at once."""
+CUT_PAUSE_S = 0.1
 BEAT_S = 2.0
 MISSED_BEATS = 3
 """So many missed PROGRESS messages in a row, and the server is lost."""
@@ -130,28 +134,40 @@ def connect(
 ) -> Link:
     """A new link to `host`, whose port is set, past all proofs. Raises HostFailed within about `connect_s` seconds for
     each address."""
+    for _ in range(CUT_AGAIN):
+        try:
+            return _connect(host, environ, connect_s, credentials)
+        except _CutShort:
+            time.sleep(CUT_PAUSE_S)  # a server under a flood sends away some that were only about to prove themselves
+    return _connect(host, environ, connect_s, credentials)
+
+
+def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials) -> Link:
     way = reach(host, environ, credentials, connect_s)
     link = Transport(way.socket, Connection(Role.CLIENT))
+    proves = credentials.context is not None and host.way != "unix"
     try:
         link.set_deadline(way.connect_s)
-        certificate = b""
-        if credentials.context is not None and host.way != "unix":
-            certificate = _encrypt(link, credentials.context, host)
-        key = credentials.key if host.way != "unix" else None
+        certificate, key = b"", None
+        if proves:
+            assert credentials.context is not None
+            certificate, key = _encrypt(link, credentials.context, host), credentials.key
         welcome = _introduce(link, environ, key, certificate)
         link.set_timeout(BEAT_S * MISSED_BEATS + 1.0)
         return Link(host.address, link, welcome, way)
     except (Lost, ProtocolError, OSError) as error:
-        silent = isinstance(error, Lost) and "no sign of life" in str(error)
-        text = (
-            f"it accepted the connection and did not answer within {way.connect_s:g} s"
-            if silent
-            else (transport.explain(error))
-        )
+        text = transport.explain(error)
+        if isinstance(error, Lost) and "no sign of life" in text:
+            text = f"it accepted the connection and did not answer within {way.connect_s:g} s"
         text = way.explain(text)
         link.close()
         way.close()
-        raise HostFailed(text) from error
+        cut = proves and ("closed the connection" in text or "was reset" in text or isinstance(error, ConnectionCut))
+        raise (_CutShort if cut else HostFailed)(text) from error
+
+
+class _CutShort(HostFailed):
+    """It closed the connection in the middle of the proofs, without a word."""
 
 
 def _encrypt(link: Transport, context: "ssl.SSLContext", host: Host) -> bytes:

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from rakefarm.client.board import Board
 from rakefarm.client.frame import FEWEST_ROWS, MAX_ROWS, Frame, drawing
-from rakefarm.client.plain import Channel, Narrator, ViewError, summary_lines, warning_lines
+from rakefarm.client.narrator import Narrator, summary_lines, warning_lines
+from rakefarm.client.plain import Channel, ViewError
 from rakefarm.client.summary import Summary
 from rakefarm.events import ActionFinished, ActionOutput, BuildFinished, BuildStarted, Event
 

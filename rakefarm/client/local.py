@@ -1,5 +1,6 @@
 """Actions that run here: in the working directory, or staged in a directory of their own as a remote one would be."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 
@@ -73,6 +74,9 @@ def run_staged(
             if entry.alias:
                 os.link(target, box + b"/" + entry.alias)
             staged[entry.path] = Staged(entry.sha256, stamp_of(os.lstat(target)))
+        for path in declared_paths(action.produces or ()):
+            with contextlib.suppress(FileExistsError, NotADirectoryError):  # as a server does it
+                os.makedirs(os.path.dirname(box + b"/" + path), exist_ok=True)
         aliases = {entry.alias: entry.path for entry in manifest.entries if entry.alias}
         started = current_tick()
         command = os.fsencode(action.command)

@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any
 
 from rakefarm.client.board import brief_text, duration_text, price_text, safe_text, size_text
-from rakefarm.client.plain import ViewError, counted
+from rakefarm.client.narrator import counted
+from rakefarm.client.plain import ViewError
 from rakefarm.client.story import Stories, Story
 from rakefarm.client.summary import Summary
 from rakefarm.client.timeline import Bar, bars_of, critical_path
@@ -306,6 +307,7 @@ class _Facts:
         yield "farm", "embedded, on this machine" if started.embedded else counted(len(started.hosts), "host")
         for host in self._stories.ready.values():
             release = f"release {host.server_version}, {counted(host.slots, 'slot')}, isolation {host.isolation}"
+            release += f", authentication {host.authentication}" if host.authentication else ""
             yield safe_text(host.host), safe_text(release)
         if self._stories.finished is not None:
             yield "messages of the protocol", str(self._stories.finished.messages)

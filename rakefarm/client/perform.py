@@ -10,6 +10,7 @@ from rakefarm.client import local, remote
 from rakefarm.client.copies import Assignment, Copies
 from rakefarm.client.farm import Farm
 from rakefarm.client.guard import Guard
+from rakefarm.client.hints import absent_directory
 from rakefarm.client.inputs import Hasher, Manifest, declared_paths
 from rakefarm.client.jobs import RemoteJob, command_of
 from rakefarm.client.link import Link
@@ -167,6 +168,10 @@ class Performer:
                 copies.connect(member.name, link)
             executed = remote.execute(order, member, link, incoming, report.stdout, report.stderr, tell)
             report.judge(executed.result)
+            if report.outcome is Outcome.FAILED and report.exit_status:
+                places = [place for entry in order.manifest.entries for place in (entry.path, entry.alias) if place]
+                hint = absent_directory(job.planned.action.command, places, order.produces)
+                report.detail += f" ({hint})" if hint else ""
             if copies is not None:
                 self._win(assignment, copies)
             if report.outcome is Outcome.SUCCEEDED:

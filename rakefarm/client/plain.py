@@ -1,4 +1,4 @@
-"""Plain lines for a build without a live table, and what every view shares: channels and wording.
+"""Plain lines for a build without a live table, and the channels that every view writes to.
 
     ViewError             what is shown cannot be shown; the text is one line for the user
       OutputFailedError   one of our streams takes no more (a full disk, say)
@@ -11,42 +11,22 @@ stream are dropped in silence, so that the caller can go on and end the build in
 """
 
 import errno
+import math
 import os
 import select
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from typing import BinaryIO, ClassVar, TextIO, cast
 
-from msgspec import Struct
-
-from rakefarm.client.board import (
-    ActionRow,
-    Board,
-    HostRow,
-    duration_text,
-    price_text,
-    safe_text,
-    size_text,
-)
+from rakefarm.client.board import Board
+from rakefarm.client.narrator import Narrator, progress_line, summary_lines, warning_lines
 from rakefarm.client.summary import Summary
-from rakefarm.events import (
-    ActionFinished,
-    ActionOutput,
-    ActionPlaced,
-    ActionRetried,
-    BuildFinished,
-    CopyEnded,
-    Event,
-    HostLeftOut,
-    Notice,
-    QuoteReceived,
-)
+from rakefarm.events import ActionOutput, BuildFinished, BuildStarted, Event
 from rakefarm.exitcodes import ExitStatus
 
 Stream = BinaryIO | TextIO | int
-NOT_RUN_LINES = 3
-"""Actions that are named when one reason (the whole farm is gone, say) keeps many from being run."""
-COLOUR_CODES = {"bold": "\x1b[1m", "red": "\x1b[1;31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
+PROGRESS_S = 10.0
+PROGRESS_SHARE = 0.1
+"""A line that tells how far a build is comes after 10 s, and then after 10 s or a tenth of the time so far: soon enough
+for a person, and some fifty lines in an hour's log."""
 
 
 class ViewError(Exception):
@@ -153,152 +133,6 @@ class Channel:
                 poll.poll()
 
 
-class Line(Struct, frozen=True):
-    """One line for the user: a label that may be coloured, and the rest. All of it is safe to display."""
-
-    text: str
-    label: str = ""
-    colour: str = ""
-    prefix: str = ""
-
-    def painted(self, colour: bool) -> str:
-        """The line with its end, coloured or not."""
-        label = self.label
-        if colour and label and self.colour:
-            label = f"{COLOUR_CODES[self.colour]}{label}\x1b[0m"
-        return f"{self.prefix}{label}{' ' if label and self.text else ''}{self.text}\n"
-
-
-class Narrator:
-    """Events in words. `verbose` 1 adds a line per placed and retried action and per copy, 2 one per quote;
-    `quiet` leaves only warnings, errors and failures."""
-
-    def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
-        self._verbose = 0 if quiet else verbose
-        self._quiet = quiet
-        self._not_run: Counter[str] = Counter()  # by reason
-        # Most events of a build are those that nothing is said of, and they must cost next to nothing.
-        self._told: set[type[Event]] = {ActionFinished, HostLeftOut, Notice, BuildFinished}
-        self._told |= {ActionPlaced, ActionRetried, CopyEnded} if self._verbose >= 1 else set()
-        self._told |= {QuoteReceived} if self._verbose >= 2 else set()
-
-    def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
-        """What to say about the event; `row` is what the board's `apply` returned for it."""
-        return self._lines(event, row) if type(event) in self._told else ()
-
-    def _lines(self, event: Event, row: ActionRow | None) -> Iterator[Line]:
-        match event:
-            case ActionFinished(outcome="failed"):
-                yield Line(self._ending(event, row), "failed:", "red")
-            case ActionFinished(outcome="not_run"):
-                self._not_run[event.detail] += 1
-                if self._not_run[event.detail] <= NOT_RUN_LINES:
-                    yield Line(self._ending(event, row), "not run:", "red")
-            case BuildFinished():
-                for reason, count in self._not_run.items():
-                    if count > NOT_RUN_LINES:
-                        yield Line(
-                            f"{count - NOT_RUN_LINES} more for the same reason: {safe_text(reason)}", "not run:", "red"
-                        )
-            case HostLeftOut():
-                text = f"{safe_text(event.host)} left out: {safe_text(event.reason)}"
-                yield Line(text, "warning:", "yellow", "rakefarm: ")
-            case Notice(level="info"):
-                if not self._quiet:
-                    yield Line(f"rakefarm: {safe_text(event.text)}")
-            case Notice():
-                colour = "red" if event.level == "error" else "yellow"
-                yield Line(safe_text(event.text), f"{safe_text(event.level)}:", colour, "rakefarm: ")
-            case ActionPlaced():
-                again = f", attempt {event.attempt}" if event.attempt > 1 and not event.backup else ""
-                copy = "a copy " if event.backup else ""
-                yield Line(f"{self._who(event.action, row)}: {copy}on {_terms_of(event)}{again}")
-            case CopyEnded():
-                reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
-                yield Line(f"{self._who(event.action, row)}: {reason}", "copy:", "yellow")
-            case ActionRetried():
-                reason = f"{safe_text(event.host)}: {safe_text(event.reason)}"
-                yield Line(f"{self._who(event.action, row)}: {reason}", "again:", "yellow")
-            case QuoteReceived():
-                answer = f"declined: {safe_text(event.reason)}"
-                if event.price is not None:
-                    answer = f"asks {price_text(event.price)}"
-                yield Line(f"{self._who(event.action, row)}: {safe_text(event.host)} {answer}")
-
-    @staticmethod
-    def _who(action: int, row: ActionRow | None) -> str:
-        # An action that was never queued (its required file is missing, say) has no command to show.
-        if row is None or not row.command:
-            return f"action {action}"
-        return f"set '{safe_text(row.set_name)}', line {row.line}: {safe_text(row.command)}"
-
-    def _ending(self, event: ActionFinished, row: ActionRow | None) -> str:
-        where = ""
-        if event.outcome == "failed" and event.host:
-            where = " (local)" if event.host == "local" else f" on {safe_text(event.host)}"
-        return f"{self._who(event.action, row)}: {safe_text(event.detail) or event.outcome}{where}"
-
-
-def _terms_of(event: ActionPlaced) -> str:
-    """Where an action was placed, at what price, what that promises, and who would have been next."""
-    text = safe_text(event.host)
-    if event.price is not None:
-        text += f" at {price_text(event.price)}"
-    if event.seconds is not None:
-        text += f", {duration_text(event.seconds)} promised"
-    if event.runner_up:
-        text += f", before {safe_text(event.runner_up)} at {price_text(event.runner_up_price)}"
-    return text
-
-
-def counted(count: int, noun: str) -> str:
-    """ "1 action", "2 actions"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def summary_lines(board: Board, summary: Summary, event: BuildFinished) -> Iterator[Line]:
-    """How it all ended: a line for the build, what it came to, and a line for each host that ran something or was left
-    out."""
-    snapshot = board.snapshot(event.time_s, 0)
-    parts = [counted(snapshot.totals.done, "action")]
-    for count, word in (
-        (snapshot.totals.failed, "failed"),
-        (snapshot.totals.not_run, "not run"),
-        (event.stopped, "stopped"),
-        (event.not_started, "not started"),
-    ):
-        if count:
-            parts.append(f"{count} {word}")
-    text = f"{', '.join(parts)} in {duration_text(event.elapsed_s)}"
-    if event.interrupted:
-        yield Line(text, "interrupted:", "red", "rakefarm: ")
-    else:
-        yield Line(f"rakefarm: {text}")
-    for line in summary.lines(event):
-        yield Line(f"  {line}")
-    hosts = [host for host in snapshot.hosts if host.done or host.state == "left out"]
-    name_width = min(40, max((len(safe_text(host.host)) for host in hosts), default=0))
-    for host in hosts:
-        yield Line(f"  {safe_text(host.host):<{name_width}}  {host_text(host)}")
-
-
-def warning_lines(summary: Summary) -> Iterator[Line]:
-    """What nobody should miss of a build that has ended."""
-    if nothing := summary.nothing_ran_remotely:
-        yield Line("", nothing, "bold", "rakefarm: ")
-
-
-def host_text(host: HostRow) -> str:
-    """What a host did, in columns."""
-    left_out = f"left out: {safe_text(host.reason)}" if host.state == "left out" else ""
-    if not host.done:
-        return left_out
-    text = f"{counted(host.done, 'action'):>13}  {duration_text(host.busy_s):>7} busy"
-    if host.bytes_sent or host.bytes_received:
-        text += f"  {size_text(host.bytes_sent):>9} sent  {size_text(host.bytes_received):>9} back"
-    return f"{text}  {left_out}".rstrip()
-
-
 class PlainView:
     """Lines on stderr, actions' output unchanged on both streams. Raises as the module's head says."""
 
@@ -320,6 +154,8 @@ class PlainView:
         self._colour = colour
         self._board = Board()
         self._summary = Summary()
+        self._started_s = 0.0
+        self._progress_due_s = math.inf
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -333,6 +169,11 @@ class PlainView:
         row = self._board.apply(event)
         self._summary.apply(event)
         lines = [line.painted(self._colour) for line in self._narrator.lines(event, row)]
+        if isinstance(event, BuildStarted):
+            self._started_s, self._progress_due_s = event.time_s, event.time_s + PROGRESS_S
+        elif event.time_s >= self._progress_due_s and not self._quiet and not isinstance(event, BuildFinished):
+            lines.append(progress_line(self._board.totals(event.time_s)).painted(self._colour))
+            self._progress_due_s = event.time_s + max(PROGRESS_S, PROGRESS_SHARE * (event.time_s - self._started_s))
         if isinstance(event, BuildFinished):
             ending = [*(() if self._quiet else summary_lines(self._board, self._summary, event))]
             lines += [line.painted(self._colour) for line in (*ending, *warning_lines(self._summary))]

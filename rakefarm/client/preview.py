@@ -12,7 +12,7 @@ from rakefarm.client.jobs import describe
 from rakefarm.client.places import Places
 from rakefarm.client.plain import Channel
 from rakefarm.client.plan import Plan, PlannedAction
-from rakefarm.client.quotes import ask_every_host
+from rakefarm.client.quotes import Answer, ask_every_host
 from rakefarm.client.rakefile_model import Rakefile, locate
 from rakefarm.config import ClientSettings
 from rakefarm.embedded import EmbeddedServer
@@ -31,7 +31,8 @@ def preview(
     stdout: Channel,
     stderr: Channel,
 ) -> int:
-    """Print plan and quotes to `stdout`, what can't run to `stderr`; answers the exit status. Raises ViewError."""
+    """Print plan and quotes to `stdout`, what can't run to `stderr`. Answers the exit status: FARM_FAILED when there is
+    an action that no server can run. Raises ViewError."""
     for warning in rakefile.warnings:
         _print(stderr, f"rakefarm: warning: {locate(rakefile.path, warning)}")
     plan = Plan(rakefile)
@@ -41,6 +42,7 @@ def preview(
     with local_server(some, places, embedded) as local:
         farm = Farm(some, settings, environ, Stream("", []), local)
         history = Experiences(environ).history
+        nobody: dict[str, list[PlannedAction]] = {}  # actions that no host bids for, by why
         try:
             farm.start(math.inf)
             for part in plan.sets:
@@ -48,10 +50,18 @@ def preview(
                 for planned in part.actions:
                     _print_action(planned, stdout)
                     if planned.action.remote:
-                        _print_answers(planned, farm, history, settings.quote_s, stdout, stderr)
+                        answers = _print_answers(planned, farm, history, settings.quote_s, stdout)
+                        if not any(answer.offer for answer in answers):
+                            reason = (
+                                "; ".join(f"{each.host}: {each.reason}" for each in answers) or "there are no hosts"
+                            )
+                            nobody.setdefault(reason, []).append(planned)
         finally:
             farm.close()
-    return int(ExitStatus.OK)
+    for reason, actions in nobody.items():
+        which = f"line {actions[0].action.line}" + (f" and {len(actions) - 1} more" if len(actions) > 1 else "")
+        _print(stderr, f"rakefarm: error: no server can run {which}: {reason}")
+    return int(ExitStatus.FARM_FAILED if nobody else ExitStatus.OK)
 
 
 def _print(channel: Channel, text: str) -> None:
@@ -66,8 +76,8 @@ def _print_action(planned: PlannedAction, stdout: Channel) -> None:
 
 
 def _print_answers(
-    planned: PlannedAction, farm: Farm, history: History, quote_s: float, stdout: Channel, stderr: Channel
-) -> None:
+    planned: PlannedAction, farm: Farm, history: History, quote_s: float, stdout: Channel
+) -> list[Answer]:
     measured = measure(planned.action.requires)
     if measured.missing is not None:
         _print(stdout, f"        missing required file {measured.missing} (an earlier set may make it)")
@@ -78,6 +88,4 @@ def _print_answers(
             continue
         terms = " + ".join(f"{term.name} {term.value:.3g}" for term in answer.offer.terms)
         _print(stdout, f"        {answer.host:<24} price {answer.offer.price:.3g} = {terms}")
-    if not any(answer.offer for answer in answers):
-        why = "; ".join(f"{answer.host}: {answer.reason}" for answer in answers) or "there are no hosts"
-        _print(stderr, f"        no server can run it: {why}")
+    return answers

@@ -22,6 +22,7 @@ class Question(Struct, frozen=True):
     job: RemoteJob
     waits: bool
     deadline: float
+    tries: int
 
 
 class Answer(Struct, frozen=True):

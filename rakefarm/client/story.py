@@ -1,7 +1,7 @@
 """What happened to each action of a build: who bid, who won, what came of it. Pure: events in, data out.
 
     ActionQueued ─► QuoteReceived … ─► ActionPlaced ─► ActionPhase … ─► ActionFinished
-                        ▲                   │ placed again (it was full), ActionRetried (it was lost)
+                        ▲                   │ placed again (it was full), ActionRetried (lost), CopyEnded
                         └───────────────────┘
 
 The events may be those of the ledger, which has no phases. Copies of an action may be placed on several hosts at once:
@@ -20,6 +20,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     Event,
     HostLeftOut,
     HostReady,
@@ -27,6 +28,8 @@ from rakefarm.events import (
     SetStarted,
 )
 
+SUPERSEDED = "superseded"
+"""The reason of a copy's end when another one was first."""
 REFUSED, LOST, DROPPED = "refused", "lost", "dropped"
 """Ends of a placement that are not the action's: the host was full, lost it, or another host was first."""
 
@@ -124,10 +127,8 @@ class Stories:
                 self._place(self._story(event), event)
             case ActionPhase():
                 self._enter(self._story(event), event)
-            case ActionRetried():
-                for placement in _open(self._story(event)):
-                    if placement.host == event.host:
-                        _close(placement, event, LOST, event.reason)
+            case ActionRetried() | CopyEnded():
+                self._lose(self._story(event), event)
             case ActionFinished():
                 self._finish(self._story(event), event)
 
@@ -139,11 +140,18 @@ class Stories:
 
     @staticmethod
     def _place(story: Story, event: ActionPlaced) -> None:
-        for earlier in _open(story):
+        for earlier in _open(story) if not event.backup else ():
             # Placed again with the same attempt, or where it was: its host was full and refused it.
             if earlier.award.attempt == event.attempt or earlier.host == event.host:
                 _close(earlier, event, REFUSED, "the host was full")
         story.placements.append(Placement(event))
+
+    @staticmethod
+    def _lose(story: Story, event: ActionRetried | CopyEnded) -> None:
+        end = DROPPED if isinstance(event, CopyEnded) and event.reason == SUPERSEDED else LOST
+        for placement in _open(story):
+            if placement.host == event.host:
+                _close(placement, event, end, event.reason)
 
     @staticmethod
     def _enter(story: Story, event: ActionPhase) -> None:

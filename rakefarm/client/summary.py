@@ -35,7 +35,8 @@ class Summary:
     """Counts, in constant time an event."""
 
     def __init__(self) -> None:
-        self.remote = self.local = self.fell_back = self.retried = self.refused = 0
+        self.remote = self.won_here = self.local = self.fell_back = 0
+        self.retried = self.refused = self.copied = 0
         self.bytes_sent = self.bytes_received = self.bytes_saved = 0
         self.promises: list[tuple[float, float]] = []
         """Seconds that were promised, and that it took, of each success on the farm."""
@@ -44,7 +45,7 @@ class Summary:
         self._cores = 0
         self._remote_actions: set[int] = set()  # that have not ended
         self._remote_queued = 0
-        self._placed: dict[int, ActionPlaced] = {}
+        self._placed: dict[int, dict[str, ActionPlaced]] = {}  # by action and host
         self._alone_s = self._set_cpu_s = self._set_longest_s = 0.0
         self._trouble = ""
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -70,11 +71,12 @@ class Summary:
     def nothing_ran_remotely(self) -> str:
         """That no action ran on the farm although hosts were named and there was something for them, and the first
         reason; or empty."""
-        begun = self.remote or any(_has_won(placed) for placed in self._placed.values())
+        begun = self.remote or any(host != LOCAL for placed in self._placed.values() for host in placed)
         if self._embedded or not self._hosts_named or not self._remote_queued or begun:
             return ""
         hosts = "a host was" if self._hosts_named == 1 else f"{self._hosts_named} hosts were"
-        reason = self._trouble or "the build ended before a host could begin"
+        unlucky = "this machine had the lowest price" if self.won_here else "the build ended before a host could begin"
+        reason = self._trouble or unlucky
         return f"nothing ran remotely although {hosts} named: {reason}"
 
     @property
@@ -86,13 +88,15 @@ class Summary:
 
     def lines(self, event: BuildFinished) -> Iterator[str]:
         """The lines below the first one, which says how the build ended."""
-        counts = [f"{self.remote} remote" if self._remote_queued or self.remote else "", f"{self.local} local"]
+        counts = [f"{self.remote} remote", f"{self.won_here} won by this machine" if self.won_here else ""]
+        counts += [f"{self.local} local"]
         counts += [f"{self.retried} retried" if self.retried else ""]
         counts += [f"{self.refused} refused by a full host" if self.refused else ""]
+        counts += [f"{self.copied} begun twice" if self.copied else ""]
         counts += [f"{self.fell_back} fell back to this machine" if self.fell_back else ""]
         if self._remote_queued:
             yield ", ".join(filter(None, counts))
-        if self.remote:
+        if self.remote or self.won_here:
             text = f"{size_text(self.bytes_sent)} sent, {size_text(self.bytes_received)} back"
             saved = f", {size_text(self.bytes_saved)} not sent since the hosts had it" if self.bytes_saved else ""
             yield text + saved
@@ -124,7 +128,7 @@ class Summary:
     # --- events ---------------------------------------------------------------------------------------
 
     def _build_started(self, event: BuildStarted) -> None:
-        self._hosts_named, self._embedded, self._cores = len(event.hosts), event.embedded, event.cores
+        self._hosts_named, self._embedded, self._cores = len({*event.hosts} - {LOCAL}), event.embedded, event.cores
 
     def _set_started(self, _: SetStarted) -> None:
         self._alone_s += self._set_s()
@@ -146,18 +150,21 @@ class Summary:
         self._note_trouble(f"{event.host} left out: {event.reason}")
 
     def _action_placed(self, event: ActionPlaced) -> None:
-        earlier = self._placed.get(event.action)
-        if earlier is not None and earlier.attempt == event.attempt and _has_won(earlier) and _has_won(event):
+        placed = self._placed.setdefault(event.action, {})
+        if event.backup:
+            self.copied += 1
+        elif _has_won(event) and any(each.attempt == event.attempt and _has_won(each) for each in placed.values()):
             self.refused += 1
-        self._placed[event.action] = event
+            placed.clear()
+        placed[event.host] = event
 
     def _action_retried(self, event: ActionRetried) -> None:
         self.retried += 1
-        self._placed.pop(event.action, None)
+        self._placed.get(event.action, {}).pop(event.host, None)
         self._note_trouble(f"{event.host}: {event.reason}")
 
     def _action_finished(self, event: ActionFinished) -> None:
-        placed = self._placed.pop(event.action, None)
+        placed = self._placed.pop(event.action, {}).get(event.host)
         remote = event.action in self._remote_actions
         self._remote_actions.discard(event.action)
         if event.outcome == "not_run" or not event.host:
@@ -171,11 +178,14 @@ class Summary:
             self.local += 1
             self.fell_back += remote
             return
-        self.remote += 1
+        if event.host == LOCAL:
+            self.won_here += 1
+        else:
+            self.remote += 1
         self.bytes_sent += event.bytes_sent
         self.bytes_received += event.bytes_received
         self.bytes_saved += event.bytes_saved
-        if placed is not None and placed.seconds and event.outcome == "succeeded" and placed.host == event.host:
+        if placed is not None and placed.seconds and event.outcome == "succeeded":
             took_s = event.time_s - placed.time_s
             if placed.seconds > 0 and took_s > 0:
                 self.promises.append((placed.seconds, took_s))

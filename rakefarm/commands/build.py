@@ -26,7 +26,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
     parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
     parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs, and why")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs and how it ends")
     parser.add_argument(
         "--hosts",
         metavar="LIST",
@@ -37,8 +37,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--policy",
         metavar="NAME",
-        help="how hosts are chosen: plan (default), plan-no-backups, lowest, lowest-burst, random, cores, round-robin, first,"
-        " cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
+        help="how hosts are chosen: plan (default), plan-no-backups, lowest, lowest-burst, random, cores, round-robin,"
+        " first, cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
     view.add_arguments(parser)

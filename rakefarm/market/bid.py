@@ -41,7 +41,8 @@ Factor = Meta(ge=0.001, le=1000.0)
 
 
 class Load(Struct, frozen=True):
-    """A machine's load: cores, busy cores of other users (0 to cores) and of all (for comparison), shares 0 to 1,
+    """A machine's load: cores, busy cores of other users (or, when all cores are busy, how many of them compete for
+    these) and of all (for comparison), shares 0 to 1,
     bytes; `age_s` since it was read; `owner_idle_s` since somebody at the machine touched it; the load average of the
     last minute (for comparison)."""
 

@@ -5,7 +5,8 @@ A command that shares the machine with others runs at
     rate(k) = speed × min(1, cores / (k + b))
 
 where k commands of the farm and b busy cores of other users share `cores` processors fairly, as the Linux scheduler
-shares them among runnable processes of equal weight (sched(7), CFS and EEVDF). A job of w reference seconds (its time
+shares them among runnable processes of equal weight (sched(7), CFS and EEVDF). Where all cores are busy, b is how many
+of other users compete for them. A job of w reference seconds (its time
 alone on a processor of speed 1) so takes w / rate(k).
 """
 
@@ -24,7 +25,8 @@ class Curve(Struct, frozen=True):
     """One server, when it said so.
 
     `free_in_s` are seconds until each of its slots comes free, ascending, 0 for one that is free; at most LONGEST_LIST
-    of them. `busy` are busy cores of other users, `busy_in_all` of everyone, as last sampled. `running` are commands of
+    of them. `busy` are busy cores of other users, or their competitors where all are busy, `busy_in_all` busy cores of
+    everyone, as last sampled. `running` are commands of
     the farm that run or are committed, `waiting` those that come before who asks now: clients that wait for a slot, and
     commands that this server does not know of in slots that it shares. `version` grows with each curve of a server;
     `valid_s` is how long it may be believed (seconds). For records and comparison only: the load average of the last

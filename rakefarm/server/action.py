@@ -113,6 +113,7 @@ class Action:
             self._supply(staging)
             staging.place_later(self._beat)
             self._work.likeness.compare(self._request, directory.box, self._beat)
+            staging.make_ways(self._request.produces)
             started, ended, files = self._run_command(directory)
         except Differs as difference:
             self._transport.send(Decline("same", str(difference)))

@@ -4,10 +4,10 @@ listener                                   worker, in the connection's thread
   takes a ticket for each, hands it over ─► SPEAKS with the first byte, then INSIDE, FAILED or GONE
   reads all tickets, one byte each       ◄─ (a shared page; each byte has one writer at a time)
 
-Who comes when the places are taken is let in, and the one that has stood there longest must go: of the same address
-when that has too many, else of the address that has most; those that have said nothing go first. So neither a hundred
-idle connections nor a thousand new ones a second keep out who proves itself in a few milliseconds. An address that
-fails is shut out for a while, twice as long each time, until it succeeds.
+Who comes when the places are taken is let in, and one of the address that has most must go: who has stood there
+longest, those that have said nothing first. So must those of an address that has too many, but for the youngest, who
+may yet prove themselves. So neither a hundred idle connections nor a thousand new ones a second keep out who proves
+itself in a few milliseconds. An address that fails is shut out for a while, twice as long each time, until it succeeds.
 
 The listener keeps a copy of the socket as long as the ticket is out: shutting that down is what ends the worker's.
 """
@@ -28,6 +28,8 @@ TICKETS = 1024
 """More than there are places: one that was sent away keeps its ticket until its worker has seen it."""
 GRACE_S = 1.0
 """How long after its time a worker may need to say so; then it counts as dead."""
+YOUNG_S = 0.25
+"""An address may have more than its places for so long."""
 FIRST_PENALTY_S = 0.1
 REMEMBERED = 4096
 """Addresses whose failures are remembered, the latest of them."""
@@ -85,7 +87,9 @@ class Door:
         failures = self._failures.get(address)
         if failures is not None and failures.until > now:
             return None
-        self._make_room(address)
+        if len(self._waiting) >= self._places:
+            counts = Counter(waiting.address for waiting in self._waiting.values())
+            self._send_away(counts.most_common(1)[0][0])
         ticket = self._board.states().find(FREE)
         if ticket < 0:
             return None  # workers are slow to let go; it may come again
@@ -116,23 +120,27 @@ class Door:
             elif state != GONE and now < waiting.since + self._proof_s + GRACE_S:
                 continue
             self._forget(ticket)
+        self._thin_out(now)
         for ticket, at_latest in list(self._leaving.items()):
             if states[ticket] not in (SILENT, SPEAKS) or now > at_latest:
                 del self._leaving[ticket]
                 self._board.set(ticket, FREE)
 
-    def _make_room(self, address: str) -> None:
-        counts = Counter(waiting.address for waiting in self._waiting.values())
-        if counts[address] >= self._per_address:
-            self._send_away(address)
-        elif len(self._waiting) >= self._places:
-            self._send_away(counts.most_common(1)[0][0])
+    def _thin_out(self, now: float) -> None:
+        """Send away those of each address that are too many, and old enough to have proved themselves."""
+        if len(self._waiting) <= self._per_address:
+            return
+        old = [waiting.address for waiting in self._waiting.values() if waiting.since < now - YOUNG_S]
+        for address, count in Counter(old).items():
+            for _ in range(count - self._per_address):
+                self._send_away(address)
 
     def _send_away(self, address: str) -> None:
         states = self._board.states()
 
         def rank(ticket: int) -> tuple[bool, float]:
-            return states[ticket] == SPEAKS, self._waiting[ticket].since
+            waiting = self._waiting[ticket]
+            return states[ticket] == SPEAKS or _has_spoken(waiting.socket), waiting.since
 
         ticket = min((number for number, each in self._waiting.items() if each.address == address), key=rank)
         waiting = self._waiting.pop(ticket)
@@ -158,3 +166,11 @@ class Door:
         """In a worker: let go of the copies, which are the listener's."""
         for waiting in self._waiting.values():
             waiting.socket.close()
+
+
+def _has_spoken(sock: socket.socket) -> bool:
+    """Whether something has come that its worker has not read yet."""
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False

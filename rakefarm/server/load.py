@@ -6,6 +6,10 @@ on: a server pinned to two cores (taskset, a cpuset) neither offers nor prices t
 
 What other users keep busy is everything but our own: the server's processes and all that they have started, whose time
 is read from the kernel's own list of children, a few dozen small files, where psutil looks through all processes.
+
+Once every core is busy, that says too little: two cores are two busy cores whether two processes share them or twenty.
+Then those who compete for them are counted as well, as the scheduler does: with autogroups (sched(7)) each session is
+one, and each of our commands has its own; without, each runnable process. `competitors` says how much that may cost.
 """
 
 import contextlib
@@ -17,6 +21,7 @@ import psutil
 from rakefarm.config import Emulation
 from rakefarm.market.bid import Load
 from rakefarm.process_tree import processor_seconds
+from rakefarm.server.competitors import Competitors
 
 PERIOD_S = 0.1
 SMOOTHING_S = 0.15
@@ -24,6 +29,8 @@ SMOOTHING_S = 0.15
 OWNER_PERIOD_S = 5.0
 LOAD_AVERAGE_S = 60.0
 """The time constant of the first of the kernel's load averages, which an emulated machine imitates."""
+SATURATED = 0.9
+"""The share of busy cores from which on they are competed for."""
 
 
 class Sampler:
@@ -38,6 +45,7 @@ class Sampler:
         self._busy = self._own = 0.0
         self._io_wait = 0.0
         self._load_average = 0.0  # of an emulated machine
+        self._competitors = Competitors()
         self._owner_idle_s = 1e9
         self._owner_asked = -OWNER_PERIOD_S
 
@@ -73,6 +81,8 @@ class Sampler:
             self._owner_asked, self._owner_idle_s = now, owner_idle_s()
         memory = psutil.virtual_memory()
         others = max(0.0, self._busy - self._own)
+        if self._busy > SATURATED * cores and not self._emulation.cores:
+            others = max(others, self._competitors.count([self._process.pid], now))
         emulated = self._emulation
         if emulated.cores:
             runnable = emulated.busy_cores + running

@@ -131,12 +131,16 @@ class ActionDirectory:
 
     def locate(self, path: bytes) -> bytes:
         """The full path of a checked relative `path`, its directories made."""
+        self.make_way(path)
+        self.expect(path)
+        return self.box + b"/" + path
+
+    def make_way(self, path: bytes) -> None:
+        """The directories on the way to a checked relative `path`."""
         cut = path.rfind(b"/")
         if cut > 0 and path[:cut] not in self._made:
             os.makedirs(self.box + b"/" + path[:cut], exist_ok=True)
             self._made.add(path[:cut])
-        self.expect(path)
-        return self.box + b"/" + path
 
     def expect(self, path: bytes) -> None:
         """A file that `remove` will find; where it finds no other, it need not look for any."""

@@ -75,6 +75,13 @@ class Staging:
         if self.failure is not None:
             raise self.failure
 
+    def make_ways(self, outputs: Sequence[bytes]) -> None:
+        """The directories of the declared outputs, as the client has them. Raises StagingFailed."""
+        for path in outputs:
+            # A file on the way is the command's affair: it may mean to replace it.
+            with self._failing("given a directory"), contextlib.suppress(FileExistsError, NotADirectoryError):
+                self._directory.make_way(path)
+
     def _place(self, entry: Input, beat: Beat) -> bool:
         with self._failing("placed"):
             target = self._directory.locate(entry.path)

@@ -7,12 +7,14 @@ import sys
 import threading
 
 import pytest
+from msgspec import structs
 
 from rakefarm.client.plain import Channel, PlainView
 from rakefarm.client.view import OutputClosedError, open_view, wants_colour, wants_table
 from rakefarm.events import (
     ActionFinished,
     ActionOutput,
+    ActionPhase,
     ActionPlaced,
     ActionQueued,
     ActionRetried,
@@ -108,6 +110,58 @@ def test_verbose_adds_a_line_per_placed_action_and_more_adds_quotes():
         f"{who}: lab2:6238 asks 2.50",
         *once,
     ]
+
+
+def test_verbose_tells_how_each_action_ended_where_and_when():
+    done = ActionFinished(action=3, host="lab2:6238", outcome="succeeded", detail="exit status 0", elapsed_s=1.25)
+    here = ActionFinished(action=3, host="local", outcome="failed", detail="exit status 2", elapsed_s=0.5)
+    who = "set 'build', line 12: cc -c x.c"
+    assert lines(QUEUED, done) == []
+    assert lines(QUEUED, done, QUEUED, here, verbose=1) == [
+        f"ended: {who}: exit status 0 on lab2:6238 after 1.2 s",
+        f"failed: {who}: exit status 2 (local) after 0.5 s",
+    ]
+    assert lines(QUEUED, done, verbose=1, progress="none") == []
+
+
+@pytest.mark.parametrize("progress", ["plain", "none"])
+def test_a_host_that_loses_actions_is_told_of_once(progress):
+    retried = [
+        ActionRetried(action=number, host=host, reason=reason)
+        for number in (1, 2)
+        for host, reason in (("lab1", "lost: reset"), ("lab2", "lost: gone"), ("lab3", "memory: too little"))
+    ]
+    left_out = [HostLeftOut(host="lab1", reason="refused")] * 2
+    assert lines(*retried, *left_out, progress=progress) == [
+        "rakefarm: warning: lab1: lost: reset; what it has lost is run again",
+        "rakefarm: warning: lab2: lost: gone; what it has lost is run again",
+        "rakefarm: warning: lab1 left out: refused",  # the second time: the first is what the loss was told for
+    ]
+
+
+def at(second, event):
+    return structs.replace(event, time_s=1000.0 + second)
+
+
+def test_progress_is_told_now_and_then():
+    begin = BuildStarted(rakefile="R", actions=9, sets=2, hosts=("lab1",))
+    done = [
+        ActionFinished(action=1, host="lab1", outcome="succeeded"),
+        ActionFinished(action=2, host="lab1", outcome="succeeded"),
+    ]
+    events = [at(0, begin), at(0, QUEUED), at(9.9, done[0]), at(10, done[1]), at(19.9, QUEUED), at(25, QUEUED)]
+    assert lines(*events) == [
+        "rakefarm: 2 of 9 actions, set 0 of 2, 1 waiting, after 10.0 s",
+        "rakefarm: 2 of 9 actions, set 0 of 2, 1 waiting, after 25.0 s",
+    ]
+    assert lines(*events, progress="none") == []
+
+
+def test_progress_of_a_long_build_does_not_fill_the_log():
+    begin = at(0, BuildStarted(rakefile="R", actions=9, sets=1, hosts=()))
+    beats = [at(second, ActionPhase(action=3, host="lab1", phase="running")) for second in range(2, 3602, 2)]
+    assert 30 <= len(lines(begin, at(1, QUEUED), *beats)) <= 60
+    assert lines(begin, at(1, QUEUED), *beats[:4]) == []
 
 
 def test_verbose_tells_of_copies():

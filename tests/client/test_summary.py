@@ -12,6 +12,7 @@ from rakefarm.events import (
     ActionRetried,
     BuildFinished,
     BuildStarted,
+    CopyEnded,
     HostLeftOut,
     QuoteReceived,
     SetStarted,
@@ -146,5 +147,17 @@ def test_what_this_machine_has_won_is_no_local_action():
         *[placed(1, "local"), ActionPlaced(action=2, host="local", price=None)],
         *[finished(1, "local"), finished(2, "local")],
     )
-    assert (summary.remote, summary.local, summary.fell_back) == (1, 1, 0)
-    assert summary.nothing_ran_remotely == ""
+    assert (summary.remote, summary.won_here, summary.local, summary.fell_back) == (0, 1, 1, 0)
+    assert next(iter(summary.lines(ended()))) == "0 remote, 1 won by this machine, 1 local"
+    assert summary.nothing_ran_remotely == ""  # no other host was named
+    events = [started(("local", "lab1:6238")), queued(1), placed(1, "local"), finished(1, "local")]
+    assert summary_of(*events).nothing_ran_remotely.endswith("a host was named: this machine had the lowest price")
+
+
+def test_a_copy_is_no_refusal_and_the_first_keeps_its_promise():
+    backup = ActionPlaced(action=1, host="lab2:6238", price=1.0, attempt=2, time_s=5.0, seconds=2.0, backup=True)
+    events = [started(cores=0), queued(1), placed(1, seconds=6.0), backup]
+    ending = [CopyEnded(action=1, host="lab2:6238", reason="superseded", time_s=6.0), finished(1, time_s=6.0)]
+    told = lines(*events, *ending)
+    assert told[0] == "1 remote, 0 local, 1 begun twice"
+    assert told[-1] == "times promised were 0% off (median of 1), right on the whole"

@@ -49,18 +49,43 @@ def is_sent_away(sock: socket.socket) -> bool:
         return False
 
 
-def test_who_has_stood_longest_goes_when_its_address_has_too_many(arrive: Arrive) -> None:
-    people = [arrive()[1] for _ in range(3)]
-    other = arrive("192.0.2.2")[1]
-    assert [is_sent_away(each) for each in people] == [True, False, False] and not is_sent_away(other)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], float]:
+    """`clock(seconds)` lets so much time pass; answers the time."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def advance(seconds: float) -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    return advance
 
 
-def test_who_has_said_something_stays_longer(arrive: Arrive, board: Board) -> None:
-    first, (_, second) = arrive(), arrive()
+def test_an_address_that_has_too_many_for_a_while_loses_those_that_have_stood_longest(
+    arrive: Arrive, keeper: Door, clock: Callable[[float], float]
+) -> None:
+    people = []
+    for _ in range(3):
+        people.append(arrive()[1])
+        clock(0.01)
+    assert not any(is_sent_away(each) for each in people), "each may yet prove itself"
+    keeper.look(clock(0.3))
+    assert [is_sent_away(each) for each in people] == [True, False, False]
+
+
+def test_who_has_said_something_stays_longer(
+    arrive: Arrive, board: Board, keeper: Door, clock: Callable[[float], float]
+) -> None:
+    first, (_, second), (_, third) = arrive(), arrive(), arrive()
+    clock(0.01)
+    fourth = arrive()[1]
     assert first[0] is not None
     board.tell(first[0], door.SPEAKS)
-    third = arrive()[1]
-    assert not is_sent_away(first[1]) and is_sent_away(second) and not is_sent_away(third)
+    second.sendall(b"x")  # its worker has not come to that yet
+    keeper.look(clock(0.3))
+    assert [is_sent_away(each) for each in (first[1], second, third, fourth)] == [False, False, True, True]
 
 
 def test_when_all_places_are_taken_the_address_with_most_loses_one(arrive: Arrive) -> None:
@@ -81,43 +106,37 @@ def test_who_is_inside_takes_no_place(arrive: Arrive, board: Board) -> None:
 
 
 def test_who_fails_is_shut_out_for_longer_each_time_until_it_succeeds(
-    arrive: Arrive, board: Board, keeper: Door, monkeypatch: pytest.MonkeyPatch
+    arrive: Arrive, board: Board, keeper: Door, clock: Callable[[float], float]
 ) -> None:
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-
     def fail() -> None:
         ticket = arrive()[0]
         assert ticket is not None
         board.tell(ticket, door.FAILED)
-        keeper.look(now)
+        keeper.look(clock(0.0))
 
     for pause_s in (0.1, 0.2, 0.4, 0.8):
         fail()
-        now += pause_s * 0.9
+        clock(pause_s * 0.9)
         assert arrive()[0] is None, "shut out"
         assert arrive("192.0.2.2")[0] is not None, "nobody else is"
-        now += pause_s * 0.2
+        clock(pause_s * 0.2)
     for _ in range(40):
         fail()
-        now += 60.1
+        clock(60.1)
     ticket = arrive()[0]
     assert ticket is not None, "never for longer than that"
     board.tell(ticket, door.INSIDE)
     fail()
-    now += 0.11
+    clock(0.11)
     assert arrive()[0] is not None, "forgiven, so it begins again"
 
 
 def test_a_worker_that_says_nothing_any_more_holds_no_place(
-    arrive: Arrive, keeper: Door, monkeypatch: pytest.MonkeyPatch
+    arrive: Arrive, keeper: Door, clock: Callable[[float], float]
 ) -> None:
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
     tickets = [arrive()[0] for _ in range(50)]
     assert len(set(tickets)) == 50, "those that were sent away have theirs until their workers have seen it"
-    now += 10.0
-    keeper.look(now)
+    keeper.look(clock(10.0))
     assert arrive()[0] == tickets[0]
 
 

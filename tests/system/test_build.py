@@ -226,6 +226,32 @@ def test_a_dry_run_without_a_host_asks_an_embedded_farm(project: Project) -> Non
     assert project.made() == set()
 
 
+def test_a_dry_run_of_what_no_server_can_run_ends_as_the_build_would(project: Project, farm: Farm) -> None:
+    project.rakefile("one:", "remote-touch a", "remote-touch b", "remote-touch c", "touch d")
+    built = project.build("-n", "--hosts", "127.0.0.1:1")
+    assert built.status == 3 and b"touch d" in built.stdout
+    (line,) = built.stderr.decode().splitlines()
+    assert line.startswith("rakefarm: error: no server can run line 2 and 2 more: 127.0.0.1:1: connection refused")
+    project.rakefile("one:", "remote-touch a", "remote-touch b", "> needs gpu")
+    built = project.build("-n", hosts=farm)
+    assert built.status == 3 and b"needs gpu" in built.stderr and built.stdout.count(b"price") == len(farm)
+    project.rakefile("one:", "touch a")
+    assert project.build("-n", "--hosts", "127.0.0.1:1").status == 0, "which needs none"
+
+
+def test_outputs_have_their_directories(project: Project, farm: Farm) -> None:
+    project.write("src/a.c", "text")
+    project.rakefile(
+        "declared:",
+        "remote-cat src/a.c > out/deep/a.o", "> requires src/a.c", "> produces out/deep/a.o",
+        "undeclared:",
+        "remote-cat src/a.c > other/a.o", "> requires src/a.c",
+    )  # fmt: skip
+    built = project.build(hosts=farm)
+    assert built.status == 1 and project.read("out/deep/a.o") == b"text"
+    assert built.says("there is no directory other where it ran: declare it, produces other/a.o")
+
+
 def test_another_directory_and_another_file(project: Project, farm: Farm) -> None:
     project.write("sub/in", "text")
     project.write("sub/other.rake", "a:\n\tremote-cat in > out; pwd\n\t\trequires in\n\techo $PWD\n")
