@@ -7,6 +7,7 @@ looked for in vain.
 """
 
 import os
+import re
 from collections.abc import Iterable
 
 from msgspec import Struct, field
@@ -29,15 +30,17 @@ class SearchPath(Struct, frozen=True):
 
 class Closure(Struct):
     """What a compile may read: `files` by absolute path; `absent` are paths that were looked for and aren't there;
-    `passed` are directories that a path goes through only to climb out of again. `computed` is an #include that only
-    the compiler can tell."""
+    `passed` are directories that a path goes through only to climb out of again. `computed`: there is an #include that
+    only the compiler can tell."""
 
     files: dict[bytes, Facts] = field(default_factory=dict)
     absent: set[bytes] = field(default_factory=set)
     passed: set[bytes] = field(default_factory=set)
-    computed: bytes = b""
+    computed: bool = False
 
 
+_MACRO = re.compile(rb"([A-Za-z_$][\w$]*)\s*(?://.*|/\*.*)?$", re.DOTALL)
+_LITERAL = re.compile(rb"(?:<([^>]+)>|\"([^\"]+)\")\s*(?://.*|/\*.*)?$", re.DOTALL)
 NOWHERE = b"/\1"
 """A path that is not there, and that no server is asked about."""
 
@@ -105,16 +108,44 @@ class Walk:
         self._quote_chain = (*search.quote, *search.bracket)
         self._resolved: dict[tuple[bytes, bytes], bytes | None] = {}
         self._waiting: list[tuple[bytes, Facts]] = []
+        self._computed: set[tuple[bytes, bytes]] = set()  # a macro, and the directory of who includes it
+        self._listings: dict[bytes, frozenset[bytes] | None] = {}
         self.closure = Closure()
 
-    def run(self, source: bytes, includes: Iterable[bytes], directory: bytes) -> Closure:
-        """`source` is absolute, `includes` are as written. Raises Local."""
+    def run(self, source: bytes, includes: Iterable[bytes], directory: bytes, macros: Iterable[bytes]) -> Closure:
+        """`source` is absolute, `includes` are as written, `macros` what -D says. Raises Local."""
         self.add(source)
         self._follow(ALWAYS_INCLUDED, b"")
         for name in includes:
             self._follow(Include(name, quoted=True), directory)
         self._drain()
+        self._resolve_macros(list(macros))
         return self.closure
+
+    def _resolve_macros(self, macros: list[bytes]) -> None:
+        """Follow `#include MACRO` to every file that the macro is defined as anywhere. One that is never defined is in
+        a branch that is not compiled; one that is defined as something else is for the compiler to tell."""
+        done: set[tuple[bytes, bytes, bytes]] = set()
+        while True:
+            found = {
+                (name, here, text)
+                for name, here in self._computed
+                for path, facts in self.closure.files.items()
+                for text in self._cache.definitions(path, facts, name)
+            } - done
+            if not found:
+                break
+            done |= found
+            for _, here, text in found:
+                literal = _LITERAL.match(text)
+                if literal is None:
+                    self.closure.computed = True
+                else:
+                    self._follow(Include(literal[1] or literal[2], literal[2] is not None), here)
+            self._drain()
+        names = {name for name, _ in self._computed}
+        if any(macro.split(b"=")[0] in names for macro in macros):
+            self.closure.computed = True
 
     def add_all(self, paths: Iterable[bytes]) -> None:
         """Add files that the compiler has named, with all that they may include."""
@@ -149,13 +180,18 @@ class Walk:
     def _enter(self, path: bytes, facts: Facts) -> None:
         if path in self.closure.files:
             return
-        if os.path.exists(path + b".gch") or os.path.exists(path + b".pch"):
+        here, name = os.path.split(path)
+        if not self._lacks(here, name + b".gch") and os.path.exists(path + b".gch"):
             raise Local(Reason.PRECOMPILED_HEADER, os.fsdecode(path))
         directives = facts.directives
         if directives.embeds:
             raise Local(Reason.EMBEDDED_FILE, f"{os.fsdecode(path)}: {directives.embeds.decode(errors='replace')}")
-        if directives.computed and not self.closure.computed:
-            self.closure.computed = path
+        for words in directives.computed:
+            macro = _MACRO.match(words)
+            if macro is None:
+                self.closure.computed = True
+            else:
+                self._computed.add((macro[1], here))
         self.closure.files[path] = facts
         if directives.includes:
             self._waiting.append((path, facts))
@@ -178,11 +214,21 @@ class Walk:
             places: Iterable[bytes] = (here, *self._quote_chain)
         else:
             places = self._chain
+        first = name.partition(b"/")[0]
         for place in places:
             path = self._candidate(place, name)
-            if self._try(path):
+            if self._lacks(place, first):
+                self.closure.absent.add(path)
+            elif self._try(path):
                 return path
         return None
+
+    def _lacks(self, directory: bytes, name: bytes) -> bool:
+        """Whether there is surely nothing of this name; a look at each name would cost a call of the system."""
+        if directory not in self._listings:
+            self._listings[directory] = self._cache.listing(directory)
+        names = self._listings[directory]
+        return names is not None and name not in names and name not in (b"", b".", b"..")
 
     def _candidate(self, place: bytes, name: bytes) -> bytes:
         path = place + b"/" + name if place != b"/" else b"/" + name

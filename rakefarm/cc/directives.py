@@ -39,22 +39,21 @@ class Include(Struct, frozen=True):
 
 
 class Directives(Struct, frozen=True):
-    """What one file's text says. `computed` is an #include whose file can't be told from the text, but by the compiler;
-    `embeds` what reads a file in another way, or asks whether one is there that can't be told; both are empty when
-    there is none. `time`: it may ask for the time of day."""
+    """What one file's text says. `computed` are the words behind #includes that don't name their file; `embeds` what
+    reads a file in another way, or asks for one that can't be told, or empty. `time`: it may ask for the time of day."""
 
     includes: tuple[Include, ...]
-    computed: bytes = b""
+    computed: tuple[bytes, ...] = ()
     embeds: bytes = b""
     time: bool = False
 
 
 def find_directives(text: bytes) -> Directives:
     """What this text may read."""
-    if b"\\\n" in text or b"\\\r" in text or b"\\ " in text or b"\\\t" in text or b"??/" in text:
-        text = _SPLICE.sub(b"", text)
+    text = _spliced(text)
     includes: dict[Include, None] = {}
-    computed = embeds = b""
+    computed: dict[bytes, None] = {}
+    embeds = b""
     for match in _DIRECTIVE.finditer(text):
         word, angled, quoted, other = match.groups()
         if word == b"embed":
@@ -62,7 +61,7 @@ def find_directives(text: bytes) -> Directives:
         elif angled is not None or quoted is not None:
             includes[Include(angled or quoted, quoted is not None, word == b"include_next")] = None
         elif other and _is_directive(text, match.start()) and _may_be_macro(other):
-            computed = computed or match[0]
+            computed[other.strip()] = None
     for match in _HAS_INCLUDE.finditer(text) if b"__has_" in text else ():
         angled, quoted, other = match.groups()
         if angled is not None or quoted is not None:
@@ -71,7 +70,21 @@ def find_directives(text: bytes) -> Directives:
             embeds = embeds or match[0]
     if b"incbin" in text:
         embeds = embeds or b".incbin"
-    return Directives(tuple(includes), computed[:80], embeds[:80], any(word in text for word in _TIMES))
+    return Directives(tuple(includes), tuple(computed), embeds[:80], any(word in text for word in _TIMES))
+
+
+def find_definitions(text: bytes, name: bytes) -> list[bytes]:
+    """What the macro `name` is defined as, wherever that is compiled; a function-like one begins with its bracket."""
+    if name not in text:
+        return []
+    pattern = rb"(?:#|%:|\?\?=)" + _GAP + rb"define" + _GAP + re.escape(name) + rb"(?![\w$])([^\n]*)"
+    return [match[1].strip() for match in re.finditer(pattern, _spliced(text))]
+
+
+def _spliced(text: bytes) -> bytes:
+    if b"\\\n" in text or b"\\\r" in text or b"\\ " in text or b"\\\t" in text or b"??/" in text:
+        return _SPLICE.sub(b"", text)
+    return text
 
 
 def _is_directive(text: bytes, position: int) -> bool:

@@ -101,7 +101,8 @@ class Engine:
         builtin = () if b"-nostdinc" in call.search else toolchain.builtin
         walk = Walk(self.files, search_path(call, directory, builtin, passed))
         source = plain_path(os.path.join(directory, call.source), passed)
-        closure = walk.run(source, call.includes, directory)
+        macros = [word.value or b"" for word in call.words if word.text == b"-D"]
+        closure = walk.run(source, call.includes, directory, macros)
         if closure.computed:
             named = _ask_compiler(call, directory, toolchain, request)
             walk.add_all([plain_path(os.path.join(directory, path), passed) for path in named])

@@ -9,7 +9,7 @@ import time
 
 from msgspec import Struct
 
-from rakefarm.cc.directives import Directives, find_directives
+from rakefarm.cc.directives import Directives, find_definitions, find_directives
 from rakefarm.cc.reasons import Local, Reason
 
 RACY_NS = 50_000_000
@@ -36,6 +36,8 @@ class FileCache:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Facts] = {}
+        self._definitions: dict[tuple[bytes, bytes], tuple[bytes, list[bytes]]] = {}
+        self._listings: dict[bytes, tuple[Identity, frozenset[bytes]]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -54,6 +56,41 @@ class FileCache:
         if known is not None and known.identity == _identity(status):
             return known
         return self._read(path, status)
+
+    def definitions(self, path: bytes, facts: Facts, name: bytes) -> list[bytes]:
+        """What a file that was looked at defines the macro `name` as. Raises Local."""
+        known = self._definitions.get((path, name))
+        if known is not None and known[0] == facts.sha256:
+            return known[1]
+        try:
+            with open(path, "rb") as file:
+                text = file.read()
+        except OSError as error:
+            raise Local(Reason.UNREADABLE, f"{os.fsdecode(path)}: {error.strerror}") from error
+        found = find_definitions(text, name)
+        if hashlib.sha256(text).digest() == facts.sha256:
+            self._definitions[(path, name)] = (facts.sha256, found)
+        return found
+
+    def listing(self, directory: bytes) -> frozenset[bytes] | None:
+        """The names in a directory, empty when there is none; None when it changes too fast, or can't be read, to be
+        judged by its names."""
+        try:
+            status = os.stat(directory)
+        except OSError:
+            return frozenset()
+        known = self._listings.get(directory)
+        if known is not None and known[0] == _identity(status):
+            return known[1]
+        began = time.time_ns()
+        try:
+            names = frozenset(os.listdir(directory))
+        except OSError:
+            return None
+        if began - status.st_ctime_ns <= RACY_NS:
+            return None
+        self._listings[directory] = (_identity(status), names)
+        return names
 
     def _read(self, path: bytes, status: os.stat_result) -> Facts | None:
         if stat.S_ISDIR(status.st_mode):

@@ -22,7 +22,8 @@ def closure_of(directory: Path, compiler: str, line: str) -> Closure:
     toolchain = Toolchains().find(program, call.language, call.search, {"PATH": os.environ["PATH"]})
     passed: set[bytes] = set()
     walk = Walk(FileCache(), search_path(call, place, toolchain.builtin, passed))
-    found = walk.run(os.path.join(place, call.source), call.includes, place)
+    macros = [word.value or b"" for word in call.words if word.text == b"-D"]
+    found = walk.run(os.path.join(place, call.source), call.includes, place, macros)
     found.passed |= passed
     return found
 
@@ -122,6 +123,43 @@ def test_what_is_read_in_other_ways_stays_here(text: str, reason: Reason, tmp_pa
     with pytest.raises(Local) as caught:
         closure_of(tmp_path, "gcc", "-c a.c")
     assert caught.value.reason is reason
+
+
+COMPUTED = {
+    # never defined, so never compiled
+    "#ifdef M\n#include M\n#endif\n": (set(), False),
+    "#define M <one.h>\n#define M2 <two.h>\n#include M\n": ({"i/one.h"}, False),
+    '#if 1\n#define M "one.h"\n#else\n#define M <two.h> // that\n#endif\n#include M /* this */\n': (
+        {"i/one.h", "i/two.h"}, False,
+    ),
+    "#include <names.h>\n#include TWO\n": ({"i/names.h", "i/two.h"}, False),
+    "#define M N\n#include M\n": (set(), True),
+    "#define M(x) <x>\n#include M(one.h)\n": (set(), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", COMPUTED)
+def test_macros_that_name_a_file_are_followed(text: str, tmp_path: Path) -> None:
+    write(tmp_path, {"a.c": text, "i/one.h": "", "i/two.h": "", "i/names.h": "#define TWO <two.h>\n"})
+    found = closure_of(tmp_path, "gcc", "-Ii -c a.c")
+    assert (local_names(found, tmp_path) - {"a.c"}, found.computed) == COMPUTED[text]
+
+
+def test_a_macro_of_the_command_line_is_for_the_compiler_to_tell(tmp_path: Path) -> None:
+    write(tmp_path, {"a.c": "#include M\n"})
+    assert closure_of(tmp_path, "gcc", "-DM=<x.h> -c a.c").computed
+    assert not closure_of(tmp_path, "gcc", "-DMM=<x.h> -c a.c").computed
+
+
+def test_a_header_that_appears_earlier_on_the_path_is_found(tmp_path: Path) -> None:
+    write(tmp_path, {"a.c": "#include <h.h>\n", "one/x": "", "two/h.h": ""})
+    cache = FileCache()
+    place = os.fsencode(tmp_path)
+    call = understand([b"-Ione", b"-Itwo", b"-c", b"a.c"], place, False, {})
+    for expected in ("two/h.h", "one/h.h"):
+        walk = Walk(cache, search_path(call, place, (), set()))
+        assert local_names(walk.run(place + b"/a.c", (), place, ()), tmp_path) == {"a.c", expected}
+        write(tmp_path, {"one/h.h": ""})
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_odd_names_and_a_header_that_changes(calls: Calls, farm: tuple[Server, .
 
 def test_computed_includes_are_asked_of_the_compiler(calls: Calls, farm: tuple[Server, ...]) -> None:
     calls.hosts = list(farm)
-    calls.write("a.c", "#define H <x/h.h>\n#include H\nint x = X;\n")
+    calls.write("a.c", "#define H(x) <x/h.h>\n#include H(x)\nint x = X;\n")
     calls.write("inc/x/h.h", '#define X 1\n#include "k.h"\n')
     calls.write("inc/x/k.h", "")
     calls.check_same("gcc", "-Iinc", "-g", "-MD", "-c", "a.c")
