@@ -40,7 +40,7 @@ class Include(Struct, frozen=True):
 
 class Directives(Struct, frozen=True):
     """What one file's text says. `computed` are the words behind #includes that don't name their file; `embeds` what
-    reads a file in another way, or asks for one that can't be told, or empty. `time`: it may ask for the time of day."""
+    reads a file in another way, or asks for one that can't be told, or empty. `time`: it may ask for the time."""
 
     includes: tuple[Include, ...]
     computed: tuple[bytes, ...] = ()

@@ -215,6 +215,8 @@ class _Attempts:
                     continue  # there once more, with all headers
             except (Lost, ProtocolError, OSError) as error:
                 problem = f"{place.member.name}: {error}"
+                if isinstance(error, Lost) and "no sign of life" in str(error):
+                    self._farm.farm.leave_out(place.member, str(error))
             finally:
                 self._farm.placement.release(place, curve)
             excluded.add(place.member.name)

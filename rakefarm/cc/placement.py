@@ -20,6 +20,8 @@ LASTING_S = 60.0
 """How long a host is not asked again for what it lacks: a compiler, say, may be installed meanwhile."""
 LOOK_AGAIN_S = 10.0
 """How often a host that has never answered is tried again."""
+LOOK_EACH_S = 3.0
+"""At most so often any that had failed: to connect may take as long."""
 POLL_S = 0.5
 
 
@@ -30,6 +32,7 @@ class Place(Struct):
     in_flight: int = 0
     curve: Curve | None = None
     others: int = 0
+    looked_at: float = field(default_factory=time.monotonic)
     lacks: dict[object, float] = field(default_factory=dict)  # what, until when (monotonic seconds)
 
     @property
@@ -57,7 +60,6 @@ class Placement:
         self._places = [Place(member) for member in farm.members]
         self._changed = threading.Condition()
         self._queue: list[object] = []
-        self._looked_at = time.monotonic()
         farm.listener = lambda _: self._notify()
 
     def _notify(self) -> None:
@@ -95,19 +97,24 @@ class Placement:
 
     def _usable(self, lacking: object, excluded: Collection[str]) -> list[Place]:
         now = time.monotonic()
-        usable = {member.name for member in self._farm.usable() if member.ready}
-        if now - self._looked_at > LOOK_AGAIN_S:
-            self._looked_at = now
-            for place in self._places:
-                if not place.member.ready:
-                    self._farm.try_again(place.member)
+        self._look_again(now)
         return [
             place
             for place in self._places
-            if place.member.name in usable
+            if place.member.ready
+            and not place.member.problem
             and place.member.name not in excluded
             and place.lacks.get(lacking, 0.0) <= now
         ]
+
+    def _look_again(self, now: float) -> None:
+        """Try hosts that had failed once their pause is over, aside: no call waits for them."""
+        for place in self._places:
+            member = place.member
+            due = member.asked_again_at if member.ready else place.looked_at + LOOK_AGAIN_S
+            if (member.problem or not member.ready) and max(due, place.looked_at + LOOK_EACH_S) <= now:
+                place.looked_at = now
+                self._farm.try_again(member)
 
     def release(self, place: Place, curve: Curve | None) -> None:
         """A compile has ended there, one way or the other."""

@@ -4,13 +4,16 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from farm_vocabulary import commands_on, open_server_under, small_disks_work
 from server_vocabulary import ROOT, Server, wait_until
@@ -195,6 +198,44 @@ def test_a_killed_server_is_made_up_for(calls: Calls, start_server: Callable[...
     out, err = call.communicate(timeout=60)
     assert (call.returncode, out, err) == (0, b"", b"")
     assert calls.statistics()[other.address] == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_left_after_three_beats_and_not_asked_again(
+    calls: Calls, start_server: Callable[..., Server]
+) -> None:
+    server = start_server("--slots", "1")
+    calls.hosts = [server]
+    calls.write("a.c", "int x;\n")
+    assert calls.call("gcc", "-c", "a.c") == (0, b"", b"")
+    stopped = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+    for process in stopped:
+        process.suspend()
+    try:
+        for most_s in (10.0, 2.0):
+            began = time.monotonic()
+            assert calls.call("gcc", "-c", "a.c")[0] == 0
+            assert time.monotonic() - began < most_s
+    finally:
+        for process in stopped:
+            process.resume()
+    assert calls.statistics()["no_server"] == 2
+
+
+def test_a_killed_helper_is_replaced(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = [farm[0]]
+    calls.write("a.cc", SLOW)
+    calls.write("b.c", "int x;\n")
+    assert calls.call("gcc", "-c", "b.c") == (0, b"", b"")
+    call = calls.start("g++", *SLOWLY, "-c", "a.cc")
+    wait_until(lambda: commands_on(farm[0]), "it compiles")
+    _, told, _ = calls.call("--statistics")
+    os.kill(int(told.split(b"process ")[1].split()[0]), signal.SIGKILL)
+    assert call.communicate(timeout=60)[1] == b""
+    assert call.returncode == 0
+    assert (calls.path / "a.o").exists()
+    assert calls.call("gcc", "-c", "b.c") == (0, b"", b"")
+    assert calls.statistics()["compiled"] == 1
 
 
 def test_many_at_once(calls: Calls, farm: tuple[Server, ...]) -> None:
