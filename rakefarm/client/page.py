@@ -307,7 +307,7 @@ class _Facts:
         yield "farm", "embedded, on this machine" if started.embedded else counted(len(started.hosts), "host")
         for host in self._stories.ready.values():
             release = f"release {host.server_version}, {counted(host.slots, 'slot')}, isolation {host.isolation}"
-            release += f", authentication {host.authentication}" if host.authentication else ""
+            release += f", authentication {host.authentication}"
             yield safe_text(host.host), safe_text(release)
         if self._stories.finished is not None:
             yield "messages of the protocol", str(self._stories.finished.messages)

@@ -92,7 +92,7 @@ class Summary:
         counts += [f"{self.local} local"]
         counts += [f"{self.retried} retried" if self.retried else ""]
         counts += [f"{self.refused} refused by a full host" if self.refused else ""]
-        counts += [f"{self.copied} begun twice" if self.copied else ""]
+        counts += [f"{self.copied} copied to another host" if self.copied else ""]
         counts += [f"{self.fell_back} fell back to this machine" if self.fell_back else ""]
         if self._remote_queued:
             yield ", ".join(filter(None, counts))

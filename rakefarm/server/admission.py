@@ -57,7 +57,8 @@ class Admission:
 
     def __init__(self, entrance: Entrance) -> None:
         self._entrance = entrance
-        self._keyring = keys.read_keys(entrance.key_file) if entrance.key_file else {}
+        self._keyring: keys.Keyring = {}  # where the file has become bad since the start, nobody is admitted
+        self.reread()
 
     @property
     def asks(self) -> bool:
@@ -70,7 +71,7 @@ class Admission:
             try:
                 self._keyring = keys.read_keys(self._entrance.key_file)
             except ConfigError as error:
-                logger.error("the keys stay as they were: %s", error)
+                logger.error("the keys stay as they were (%d of them): %s", len(self._keyring), error)
 
     def is_revoked(self, visitor: Visitor) -> bool:
         """Whether the key that a client has proved is gone, or another by now."""

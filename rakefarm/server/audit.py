@@ -23,7 +23,8 @@ class AuditLog:
         self._path = path
         self._lock = threading.Lock()
         self._failed = False
-        self._descriptor = _open(path) if path else -1
+        self._descriptor = -1
+        self.reopen()
 
     def reopen(self) -> None:
         """Go on in a new file when the old one has been moved away."""
@@ -35,7 +36,8 @@ class AuditLog:
             logger.error("the audit log stays as it was: %s", error)
             return
         with self._lock:
-            os.close(self._descriptor)
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
             self._descriptor = fresh
 
     def write(self, event: str, peer: str, **fields: object) -> None:

@@ -46,7 +46,7 @@ class Competitors:
         """How many there are that do not descend from `ours`, smoothed; `now` in monotonic seconds."""
         if now >= self._next_at:
             began = thread_time()
-            found = float(competing(ours, self._by_session))
+            found = float(competing(processes(), ours, self._by_session))
             share = NEWEST if now - self._looked_at < FORGET_S else 1.0
             self._average += share * (found - self._average)
             self._looked_at = now
@@ -54,26 +54,34 @@ class Competitors:
         return self._average
 
 
-def competing(ours: Sequence[int], by_session: bool) -> int:
-    """The runnable processes that do not descend from `ours`, or the sessions that have such."""
-    parents: dict[int, int] = {}
-    runnable: dict[int, int] = {}  # sessions by process
+Processes = dict[int, tuple[bytes, int, int]]
+"""State, parent and session, by process."""
+
+
+def processes() -> Processes:
+    """All that are there now."""
+    found: Processes = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 state, parent, _, session = stat_fields(int(name))[:4]
-                parents[int(name)] = int(parent)
-                if state == b"R":
-                    runnable[int(name)] = int(session)
-    others = {pid: session for pid, session in runnable.items() if not _descends(pid, ours, parents)}
-    return len(set(others.values())) if by_session else len(others)
+                found[int(name)] = state, int(parent), int(session)
+    return found
 
 
-def _descends(pid: int, ours: Sequence[int], parents: dict[int, int]) -> bool:
+def competing(there: Processes, ours: Sequence[int], by_session: bool) -> int:
+    """The runnable processes that do not descend from `ours`, or the sessions that have such."""
+    sessions = [
+        session for pid, (state, _, session) in there.items() if state == b"R" and not _descends(pid, ours, there)
+    ]
+    return len(set(sessions)) if by_session else len(sessions)
+
+
+def _descends(pid: int, ours: Sequence[int], there: Processes) -> bool:
     seen = set()
     while pid not in ours:
-        if pid in seen or pid not in parents:
+        if pid in seen or pid not in there:
             return False
         seen.add(pid)
-        pid = parents[pid]
+        pid = there[pid][1]
     return True

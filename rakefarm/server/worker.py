@@ -13,7 +13,7 @@ import time
 from msgspec import Struct
 
 from rakefarm import transport
-from rakefarm.config import ConfigError, ServerSettings
+from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import door, handoff
 from rakefarm.server.admission import Admission
@@ -70,9 +70,6 @@ def run_worker(
         audit = AuditLog(settings.audit_log)
         # Only now: the process that starts executors must not have the keys in its memory.
         admission = Admission(way_in.entrance)
-    except ConfigError as error:
-        logger.error("a worker can't start: %s", error)
-        return BOOT_FAILED
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else "its directories"
         logger.error("a worker can't start: %s: %s", place, error.strerror)

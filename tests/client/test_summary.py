@@ -159,5 +159,5 @@ def test_a_copy_is_no_refusal_and_the_first_keeps_its_promise():
     events = [started(cores=0), queued(1), placed(1, seconds=6.0), backup]
     ending = [CopyEnded(action=1, host="lab2:6238", reason="superseded", time_s=6.0), finished(1, time_s=6.0)]
     told = lines(*events, *ending)
-    assert told[0] == "1 remote, 0 local, 1 begun twice"
+    assert told[0] == "1 remote, 0 local, 1 copied to another host"
     assert told[-1] == "times promised were 0% off (median of 1), right on the whole"

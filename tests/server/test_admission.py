@@ -20,6 +20,7 @@ from server_vocabulary import (
     hello,
     other_process,
     run_server_command,
+    wait_until,
 )
 
 from rakefarm.security.keys import Key, read_keys
@@ -217,6 +218,15 @@ def test_who_loses_its_key_loses_its_connections_and_commands(tmp_path: Path) ->
         server.end()
 
 
+def _is_admitted(server: Server, key: Key) -> bool:
+    try:
+        with SecureClient(server.host, server.port) as client:
+            client.prove(key)
+            return True
+    except (OSError, AssertionError):
+        return False
+
+
 def test_a_key_file_that_became_bad_changes_nothing(tmp_path: Path) -> None:
     server, path = open_keyed_server(tmp_path, "--slots", "1")
     key = read_keys(str(path))["zoe"]
@@ -226,6 +236,14 @@ def test_a_key_file_that_became_bad_changes_nothing(tmp_path: Path) -> None:
         server.wait_for_log("the configuration stays as it was")
         with SecureClient(server.host, server.port) as client:
             client.prove(key)
+        said = len(server.log())
+        for pid in server.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        server.wait_for_log("the keys stay as they were (0 of them)", said)
+        path.chmod(0o600)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("configuration read again", said)
+        wait_until(lambda: _is_admitted(server, key), "the key known again")
     finally:
         server.end()
 

@@ -160,7 +160,14 @@ def test_a_server_asks_what_its_bid_says_until_that_fails(
     assert server.log().count("is replaced by") == 1
     switch.unlink()
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "own" in terms_of(connect(server).ask()), "the bid again, with the configuration")
+
+    def asks_again() -> bool:
+        client = connect(server)
+        client.send(A_QUOTE)
+        answer = client.read()  # none from a worker that is just being replaced
+        return answer is not None and "own" in terms_of(answer)
+
+    wait_until(asks_again, "the bid again, with the configuration")
 
 
 def test_a_bid_by_name(start_server: StartServer, connect: Connect) -> None:

@@ -16,6 +16,8 @@ from server_vocabulary import ROOT, Server, is_alive, open_server, processes_in,
 CLIENT = (sys.executable, "-m", "rakefarm.client")
 BUILD_S = 60.0
 EXAMPLES = ROOT / "examples"
+SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))"
+"""A program that keeps a core busy for as long as whoever started it lives: a run that is cut short leaves none."""
 
 Event = dict[str, object]
 

@@ -47,7 +47,7 @@ def test_a_build_is_recorded_and_can_be_calibrated(project: Project, farm: Farm)
     assert built.status == 1
     kinds = {
         "build_started", "host_ready", "host_left_out", "host_load", "action_queued", "quote_received", "action_placed",
-        "action_retried", "action_finished", "build_finished",
+        "action_retried", "copy_ended", "action_finished", "build_finished",
     }  # fmt: skip
     assert records_of(project) == [event for event in built.events() if event["event"] in kinds]
     finished = {record["action"]: record for record in records_of(project) if record["event"] == "action_finished"}

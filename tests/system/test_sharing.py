@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from farm_vocabulary import Project, on_processor, wait_until_idle
+from farm_vocabulary import SPIN, Project, on_processor, wait_until_idle
 from server_vocabulary import Server
 
 TwoServers = tuple[Server, Server]
@@ -40,9 +40,6 @@ def test_a_host_with_more_slots_gets_more(project: Project, start_server: StartS
     servers = start_server("--slots", "1"), start_server("--slots", "4")
     got = shares(project, servers, "sleep 0.2", 20)
     assert got[servers[1].address] > got[servers[0].address] > 0, got
-
-
-SPIN = "while True: pass"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from farm_vocabulary import CLIENT, Project, places_of
+from farm_vocabulary import CLIENT, SPIN, Project, places_of
 from server_vocabulary import Server, wait_until
 
 StartServer = Callable[..., Server]
@@ -66,7 +66,7 @@ def test_others_go_on_when_it_cannot_start(project: Project, start_server: Start
 @pytest.fixture
 def busy() -> Iterator[None]:
     """Somebody else's work on every core."""
-    spin = [sys.executable, "-c", "while True: pass"]
+    spin = [sys.executable, "-c", SPIN]
     work = [subprocess.Popen(spin, start_new_session=True) for _ in range(4 * (os.cpu_count() or 1))]
     yield
     for process in work:
