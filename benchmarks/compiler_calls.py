@@ -63,7 +63,7 @@ def build(way: Way, work: Work) -> tuple[float, float]:
         os.unlink(path)
     before, began, helped = os.times(), time.perf_counter(), way.helper()
     subprocess.run(
-        ["make", "-s", f"-j{work.jobs}", f"CC={way.compiler}", f"CFLAGS={work.flags}"],
+        ["make", "-s", "-f", "bench.mk", f"-j{work.jobs}", f"CC={way.compiler}", f"CFLAGS={work.flags}"],
         cwd=work.directory,
         env={**ENVIRONMENT, **way.environment},
         check=True,
@@ -89,7 +89,7 @@ def works(directory: str) -> list[Work]:
                 file.write(f"int f{number};\n")
         made.append(Work(name, place, "-O2", jobs))
     for work in made:
-        with open(os.path.join(work.directory, "Makefile"), "w", encoding="ascii") as file:
+        with open(os.path.join(work.directory, "bench.mk"), "w", encoding="ascii") as file:
             file.write(MAKEFILE)
     return made
 
@@ -107,13 +107,13 @@ def ours(directory: str, address: str) -> Iterator[Way]:
 
     def command(*options: str) -> str:
         words = [sys.executable, "-m", "rakefarm.cc", *options]
-        return subprocess.run(words, env=variables, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(words, env=variables, capture_output=True, text=True).stdout
 
     def helper_cpu() -> float:
-        try:
-            pid = int(command("--statistics").split("process ")[1].split()[0])
-        except (subprocess.CalledProcessError, IndexError):
+        told = command("--statistics")
+        if not told:  # there is none before the first call
             return 0.0
+        pid = int(told.split("process ")[1].split()[0])
         used = psutil.Process(pid).cpu_times()
         return used.user + used.system
 
@@ -131,6 +131,7 @@ def distcc(directory: str) -> Iterator[Way | None]:
     if shutil.which("distccd") is None:
         yield None
         return
+    os.mkdir(os.path.join(directory, "distcc"))
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]

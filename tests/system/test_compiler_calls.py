@@ -21,7 +21,7 @@ from server_vocabulary import ROOT, Server, wait_until
 CC = (sys.executable, "-m", "rakefarm.cc")
 SLOW = """
 constexpr long slow(long n) { long s = 0; for (long i = 0; i < n; i++) s += i % 7; return s; }
-constexpr long value = slow(1500000);
+constexpr long value = slow(700000);
 """
 SLOWLY = ("-std=c++17", "-fconstexpr-loop-limit=2000000000", "-fconstexpr-ops-limit=200000000000")
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs gcc")
