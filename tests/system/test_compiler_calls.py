@@ -129,6 +129,15 @@ def test_all_that_is_made_is_what_the_compiler_makes(calls: Calls, farm: tuple[S
     assert counts["run"] == 0
 
 
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+def test_clang_makes_the_same_there_too(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    fill(calls)
+    calls.check_same("clang", "-g", "-Wall", "-Iinc", "-MD", "-c", "src/a.c")
+    calls.check_same("clang++", "-g", f"-I{calls.path}/inc", "-MD", "-c", f"{calls.path}/src/b.cc", where="build")
+    assert calls.statistics()["compiled"] == 2
+
+
 def test_failures_and_what_is_no_compile_are_the_compilers_own(calls: Calls, farm: tuple[Server, ...]) -> None:
     calls.hosts = list(farm)
     fill(calls)
