@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from rakefarm import process
+from rakefarm.capture import Capture
 from rakefarm.cc import depfile, layout
 from rakefarm.cc.closure import Closure, Walk, plain_path, search_path
 from rakefarm.cc.commandline import Call, understand
@@ -28,7 +29,6 @@ from rakefarm.client.link import Link
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.market.curve import Curve
 from rakefarm.market.history import signature_of
-from rakefarm.process import Capture
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable

@@ -154,7 +154,9 @@ class Farm:
                 return link
         try:
             place = self._place_of(member.host)
-            link = connect(place, self._environ, self._settings.connect_s, self._credentials)
+            link = connect(
+                place, self._environ, self._settings.connect_s, self._credentials, self._settings.require_isolation
+            )
         except (HostFailed, EmbeddedFailed) as error:
             self.leave_out(member, str(error))
             return None
@@ -176,6 +178,7 @@ class Farm:
                     server_version=welcome.software[:100],
                     isolation=welcome.isolation[:100],
                     authentication=welcome.authentication[:100],
+                    missing=tuple([word[:40] for word in welcome.missing[:20]]),
                 )
             )
             if welcome.authentication == "insecure":

@@ -34,6 +34,7 @@ JUDGES = (
     "market/needs.py",
     "server/action.py",
     "server/conversation.py",
+    "server/delivery.py",
     "server/desk.py",
     "server/staging.py",
 )
