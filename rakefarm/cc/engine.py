@@ -219,6 +219,8 @@ class _Attempts:
                     self._farm.farm.leave_out(place.member, str(error))
             finally:
                 self._farm.placement.release(place, curve)
+                if self._farm.placement.idle:
+                    self._farm.farm.flush_idle()
             excluded.add(place.member.name)
         raise Local(Reason.CANCELLED if self._cancel.gone else Reason.NO_SERVER, problem)
 

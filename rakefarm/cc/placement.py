@@ -67,6 +67,11 @@ class Placement:
             self._changed.notify_all()
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing of ours is on any host, or waits for one."""
+        return not self._queue and not any(place.in_flight for place in self._places)
+
+    @property
     def room(self) -> int:
         """How many compiles all hosts that answer take at once."""
         return sum(place.slots + AHEAD for place in self._places if place.member.ready and not place.member.problem)
