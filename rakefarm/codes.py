@@ -80,7 +80,8 @@ class Code(Enum):
 
     def fix(self, host: str = "", name: str = "") -> str:
         """The next thing to try, for a host and its bare name."""
-        return self.value[2].format(host=host, name=name or host)
+        template: str = self.value[2]
+        return template.replace("{host}", host).replace("{name}", name or host)
 
 
 def coded(text: str, code: Code) -> str:
