@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "serve": "run a server (also called rakeserver)",
     "quote": "what every host would ask for a command now",
     "doctor": "what is wrong with each host, and what to do about it",
+    "top": "the farm, live, without a build",
     "calibrate": "hold bids against what came of them, from the ledger",
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",

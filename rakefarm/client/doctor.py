@@ -118,7 +118,7 @@ def _verdicts(found: Sequence[Examination]) -> Sheet:
 
 
 def _access(reached: Sequence[Examination]) -> Sheet:
-    sheet = Sheet(("host", "route", "greeting", "authentication", "isolation", "release", "compile"))
+    sheet = Sheet(("host", "from", "greeting", "proof", "isolation", "release", "compile"))
     sheet.words = frozenset({0, 1, 3, 4, 5})
     for each in reached:
         welcome = each.welcome
@@ -126,11 +126,11 @@ def _access(reached: Sequence[Examination]) -> Sheet:
         sheet.rows.append(
             (
                 safe_text(each.host),
-                each.route or "-",
+                each.route.partition(" ")[0] or "-",
                 f"{(each.connect_s or 0.0) * 1e3:.1f} ms",
                 safe_text(welcome.authentication)[:40],
                 safe_text(welcome.isolation)[:120],
-                f"{safe_text(welcome.software)[:40]}, protocol {welcome.version}",
+                safe_text(welcome.software)[:40],
                 "-" if each.compile_s is None else f"{each.compile_s:.2f} s",
             )
         )
@@ -138,20 +138,21 @@ def _access(reached: Sequence[Examination]) -> Sheet:
 
 
 def _compilers(reached: Sequence[Examination], here: Mapping[str, Compiler]) -> Sheet:
-    """A row for what is here, and one for each other thing that hosts have under the same name."""
+    """A row for each thing that goes by the same name, and where it is."""
     sheet = Sheet(("compiler", "where", "path", "version", "target"), words=frozenset(range(5)))
-    for name in dict.fromkeys([*here, *[name for each in reached for name in each.compilers]]):
+    asked = [each for each in reached if each.compilers]
+    for name in dict.fromkeys([*here, *[name for each in asked for name in each.compilers]]):
         ours = here.get(name)
         rows: dict[tuple[str, str, str], list[str]] = {}
-        for each in reached:
+        if ours is not None:
+            rows[(ours.path, ours.version, ours.target)] = ["here"]
+        for each in asked:
             one = each.compilers.get(name)
             told = ("-", "-", "-") if one is None else (one.path, one.version, one.target)
-            if one is not None and ours is not None and one.is_same(ours):
-                told = one.path, "the same", "the same"
             rows.setdefault(told, []).append(safe_text(each.host))
-        sheet.rows.append((name, "here", *((ours.path, ours.version, ours.target) if ours else ("-", "-", "-"))))
         for told, hosts in rows.items():
-            sheet.rows.append((name, ", ".join(hosts) if len(hosts) <= NAMED_HOSTS else f"{len(hosts)} hosts", *told))
+            where = ", ".join(hosts) if len(hosts) <= NAMED_HOSTS else f"{hosts[0]} and {len(hosts) - 1} more"
+            sheet.rows.append((name, where, *told))
     return sheet
 
 
