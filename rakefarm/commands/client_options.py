@@ -3,11 +3,15 @@
 import argparse
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from rakefarm.config import DEFAULT_PORT, FALLBACKS, ClientSettings, ConfigError, load_settings
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
+
+if TYPE_CHECKING:
+    from rakefarm.client.rakefile_model import Rakefile
 
 MAX_JOBS = 4096
 
@@ -26,6 +30,28 @@ def add_farm_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hosts", metavar="LIST", help="the same, as a list: name[:port],…; local is this machine")
     add_key_options(parser)
     parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
+
+
+def add_rakefile_options(parser: argparse.ArgumentParser) -> None:
+    """Of a command that reads a Rakefile and runs nothing of it."""
+    parser.add_argument("-f", "--file", metavar="FILE", default="Rakefile", help="the Rakefile (default: Rakefile)")
+    parser.add_argument("-C", "--directory", metavar="DIR", help="change to DIR first")
+
+
+def the_rakefile(options: argparse.Namespace) -> "Rakefile":
+    """Change to the directory, and read. Raises ConfigError."""
+    from rakefarm.client.rakefile import read_rakefile
+    from rakefarm.client.rakefile_model import RakefileError
+
+    if options.directory is not None:
+        try:
+            os.chdir(options.directory)
+        except OSError as error:
+            raise ConfigError(f"-C {options.directory}: {error.strerror}") from error
+    try:
+        return read_rakefile(options.file)
+    except RakefileError as error:
+        raise ConfigError(str(error)) from error
 
 
 def farm_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[ClientSettings, tuple[Host, ...]]:
