@@ -12,18 +12,19 @@ import time
 
 from farm import ENVIRONMENT, server
 
-from rakefarm.client.link import Link, Request, connect, wait_readable
+from rakefarm.client.link import Link, connect, wait_readable
 from rakefarm.hosts import parse_host
+from rakefarm.wire.messages import Task
 
 QUOTES, IDLE = 1000, 1000
-REQUEST = Request("compile", (), 0)
+TASK = Task("compile", (), 0, 0.0, 0)
 
 
 def quote(link: Link) -> float:
     """Ask once; answers the seconds until the price was there."""
     started = time.perf_counter()
-    link.ask(REQUEST)
-    while link.take_quote(readable=True) is None:
+    link.ask(TASK)
+    while link.take_answer(readable=True) is None:
         wait_readable([link], time.monotonic() + 5)
     return time.perf_counter() - started
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from rakefarm import __version__, standard
 from rakefarm.commands.complaint import complain
@@ -74,6 +75,16 @@ def _fill(parser: Parser, name: str) -> None:
     command = import_module(f"rakefarm.commands.{name}")
     command.add_arguments(parser)
     parser.set_defaults(run=command.run)
+
+
+def command() -> NoReturn:
+    """`rakefarm` as a process of its own."""
+    standard.leave(main())
+
+
+def build_command() -> NoReturn:
+    """`rake-p` as a process of its own."""
+    standard.leave(build_main())
 
 
 def _run(parser: Parser, arguments: Sequence[str] | None) -> int:

@@ -11,8 +11,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from msgspec import Meta, Struct, field, structs
 
 from rakefarm.hours import parse_hours
+from rakefarm.levels import LEVELS, parse_uids
 from rakefarm.market.bid import Coefficients
 from rakefarm.market.needs import parse_licenses, parse_size
+from rakefarm.words import is_program
 
 DEFAULT_PORT = 6238
 FALLBACKS = ("next", "local", "never")
@@ -46,6 +48,7 @@ def _is_search_path(value: str) -> bool:
 
 Directory = Annotated[str, Rule(lambda value: not value or _is_search_path(value), "a whole path, from / on")]
 SearchPath = Annotated[str, Rule(_is_search_path, "directories from / on, with : between them")]
+Directories = Annotated[tuple[str, ...], Rule(lambda value: all(map(_is_search_path, value)), "whole paths, from / on")]
 Names = Annotated[
     tuple[str, ...],
     Rule(lambda value: all(name and not {"=", "\0"} & set(name) for name in value), "names of variables"),
@@ -64,6 +67,27 @@ class Emulation(Struct, frozen=True):
     busy_cores: Annotated[float, Cores] = 0.0
 
 
+class Limits(Struct, frozen=True):
+    """What one command may take. Times in seconds, sizes in bytes; 0: no limit, but for what is said otherwise.
+
+    `memory` 0 is three quarters of the machine's; `box_size` 0 is half of the machine's memory for a box in memory.
+    """
+
+    time_s: float = 0.0
+    cpu_s: float = 0.0
+    memory: int = 0
+    processes: int = 4096
+    file_size: int = 16 << 30
+    box_size: int = 0
+    box_files: int = 1_000_000
+    inputs: int = 50_000
+    input_size: int = 0
+    outputs: int = 50_000
+    output_size: int = 16 << 30
+    stdout_size: int = 64 << 20
+    stderr_size: int = 64 << 20
+
+
 class ServerSettings(Struct, frozen=True):
     """What a server runs with. Sizes in bytes, times in seconds; 0 slots or workers: as many as fit the machine."""
 
@@ -71,7 +95,13 @@ class ServerSettings(Struct, frozen=True):
     port: Annotated[int, Meta(le=65535)] = DEFAULT_PORT
     slots: Annotated[int, Cores] = 0
     workers: Annotated[int, Meta(le=8192)] = 0
-    shared: Directory = ""
+    shared: Directories = ()
+    isolation: Annotated[str, Rule(lambda value: value in ("auto", *LEVELS), f"auto, {', '.join(LEVELS)}")] = "auto"
+    uids: Annotated[str, Rule(_parses(parse_uids), "like 60578-61183")] = "60578-61183"
+    programs: Annotated[
+        Mapping[str, str],
+        Rule(lambda value: all(map(is_program, value.items())), 'NAME = "/absolute/path" each, without blanks'),
+    ] = field(default_factory=dict)
     sandbox_directory: Directory = ""
     cache_directory: Directory = ""
     cache_size: int = 10 << 30
@@ -82,6 +112,7 @@ class ServerSettings(Struct, frozen=True):
     path: SearchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     verbose: bool = False
     quiet_hours: Annotated[str, Rule(_parses(parse_hours), "like 22:00-06:30")] = ""
+    limits: Limits = field(default_factory=Limits)
     bid: str = "finish"
     key_file: str = ""
     tls_certificate: str = ""
@@ -112,6 +143,7 @@ class ClientSettings(Struct, frozen=True):
     connect_s: Wait = 3.0
     quote_s: Wait = 3.0
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 4
+    require_isolation: Annotated[str, Rule(lambda value: value in LEVELS, ", ".join(LEVELS))] = "none"
     policy: str = "plan"
     seed: int | None = None
     environment: Names = ()
@@ -227,6 +259,9 @@ def _convert(current: Any, value: Any, where: str) -> Any:
         return value
     elif isinstance(current, tuple) and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
+    elif current == {} and isinstance(value, dict):  # names of the user's own
+        if all(isinstance(v, str) for v in value.values()):
+            return value
     elif isinstance(current, Mapping) and isinstance(value, dict):
         if unknown := sorted(value.keys() - current.keys()):
             raise ConfigError(f"{where}: unknown key '{unknown[0]}'; there are {', '.join(current)}")
@@ -235,7 +270,7 @@ def _convert(current: Any, value: Any, where: str) -> Any:
     expected = {
         "int": "a whole number or a size like 10G",
         "tuple": "a list of strings",
-        "dict": "a table of numbers",
+        "dict": "a table of strings" if current == {} else "a table of numbers",
     }
     name = type(current).__name__
     raise ConfigError(f"{where}: {value!r} is not {expected.get(name, f'a {name}')}")

@@ -1,8 +1,11 @@
 """SHA-256 of files, the name of content on the farm."""
 
-import hashlib
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import hashlib
 
 CHUNK_BYTES = 256 << 10
 BEAT_BYTES = 32 << 20
@@ -15,9 +18,16 @@ def no_beat() -> None:
     """For work that nobody waits for."""
 
 
+def sha256() -> "hashlib._Hash":
+    """An empty digest. The library is loaded with the first one: it takes longer than a small build has."""
+    import hashlib
+
+    return hashlib.sha256()
+
+
 def hash_descriptor(descriptor: int, beat: Beat = no_beat) -> bytes:
     """The SHA-256 of an open file, read from its beginning."""
-    digest = hashlib.sha256()
+    digest = sha256()
     position = 0
     while data := os.pread(descriptor, CHUNK_BYTES, position):
         digest.update(data)

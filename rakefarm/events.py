@@ -69,6 +69,7 @@ class HostReady(Event, frozen=True, kw_only=True):
     server_version: str
     isolation: str
     authentication: str = "none"
+    missing: tuple[str, ...] = ()
 
 
 class HostLeftOut(Event, frozen=True, kw_only=True):

@@ -14,11 +14,12 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from rakefarm.capture import Capture
 from rakefarm.words import split_plain
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 READ_BYTES = 65536
-SPILL_BYTES = 1 << 20
-"""What a captured stream holds in memory; the rest goes to an unlinked temporary file."""
 STRAGGLER_S = 1.0
 """How long a pipe is still drained after the command's tree was killed, should something outside hold it."""
 BEAT_S = 0.2
@@ -75,54 +74,6 @@ class CouldNotStart(Struct, frozen=True):
 Ending = Exited | Signalled | TimedOut | Cancelled | CouldNotStart
 
 
-class Capture:
-    """What a command wrote to one stream: in memory while small, in an unlinked file when not."""
-
-    def __init__(self, spill_directory: bytes | str | None = None) -> None:
-        self.size = 0
-        self._spill_directory = spill_directory
-        self._pieces: list[bytes] = []
-        self._file: int | None = None
-
-    def write(self, data: bytes) -> None:
-        """Append. Raises OSError when the spill file can't take it."""
-        self.size += len(data)
-        if self._file is None and self.size <= SPILL_BYTES:
-            self._pieces.append(data)
-            return
-        if self._file is None:
-            import tempfile
-
-            with tempfile.TemporaryFile(dir=self._spill_directory, buffering=0) as file:
-                self._file = os.dup(file.fileno())
-            data = b"".join([*self._pieces, data])
-            self._pieces.clear()
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
-
-    def file(self) -> int | None:
-        """The descriptor of the spill file, or None while everything is in memory."""
-        return self._file
-
-    def pieces(self) -> Iterator[bytes]:
-        """Everything written, from the beginning."""
-        if self._file is None:
-            yield from self._pieces
-            return
-        position = 0
-        while data := os.pread(self._file, READ_BYTES, position):
-            yield data
-            position += len(data)
-
-    def close(self) -> None:
-        """Give the spill file back; the capture is empty afterwards."""
-        self._pieces.clear()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
 class Completed(Struct, frozen=True):
     """A command's end, what it used (seconds, bytes) and what it wrote. Close both captures when done."""
 
@@ -152,7 +103,7 @@ def run(
     directory: bytes | None = None,
     cancel: int | None = None,
     timeout_s: float | None = None,
-    spill_directory: bytes | str | None = None,
+    streams: tuple[Capture, Capture] | None = None,
     end_strays: Callable[[], None] | None = None,
     on_start: Callable[[int], None] | None = None,
     beat: Callable[[int], None] | None = None,
@@ -163,10 +114,11 @@ def run(
 
     `cancel` is a descriptor: when it becomes readable, or its peer closes, the command is killed. `end_strays`
     is called after the end, to kill what left the group; `on_start` and, every BEAT_S while it runs, `beat` with its
-    process id. Raises OSError when pipes or the spill file fail; the
+    process id. `streams` are what standard output and standard error are captured in. Raises OSError when pipes or the
+    spill file fail; the
     command is then killed first.
     """
-    stdout, stderr = Capture(spill_directory), Capture(spill_directory)
+    stdout, stderr = streams or (Capture(), Capture())
     started = time.monotonic()
     try:
         pid, out, err = _start(command, environment, directory)
@@ -179,8 +131,8 @@ def run(
         if on_start is not None:
             on_start(pid)
         deadline = None if timeout_s is None else started + timeout_s
-        streams = {out: stdout, err: stderr}
-        killed = _drain_until_exit(pidfd, streams, cancel, deadline, (lambda: beat(pid)) if beat else None)
+        captures = {out: stdout, err: stderr}
+        killed = _drain_until_exit(pidfd, captures, cancel, deadline, (lambda: beat(pid)) if beat else None)
         if killed is not None or end_strays is None:
             kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
@@ -188,7 +140,7 @@ def run(
         elapsed = time.monotonic() - started
         if end_strays is not None:
             end_strays()
-        _drain_rest(streams)
+        _drain_rest(captures)
     except BaseException:
         stdout.close()  # a spill file would fill the disk for as long as we live
         stderr.close()
@@ -312,20 +264,22 @@ def _drain_rest(streams: dict[int, Capture]) -> None:
 
 
 def start_background(
-    arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int] = ()
+    arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int] = (), error: str | None = None
 ) -> "subprocess.Popen[bytes]":
     """Start a program of ours in a session of its own, its standard output a pipe for us to read; it has these of our
-    descriptors besides."""
+    descriptors besides. Its standard error is ours, or goes to the file `error`."""
     import subprocess
 
-    return subprocess.Popen(
-        arguments,
-        env=dict(environment),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        pass_fds=descriptors,
-    )
+    with contextlib.ExitStack() as files:
+        return subprocess.Popen(
+            arguments,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if error is None else files.enter_context(open(error, "ab")),
+            start_new_session=True,
+            pass_fds=descriptors,
+        )
 
 
 def run_with_input(arguments: Sequence[str], environment: Mapping[str, str], data: bytes) -> int:

@@ -70,6 +70,7 @@ class Transport:
         self._timeout_s = 0.0
         self._deadline: float | None = None
         self._gathered = bytearray()
+        self._poller: select.poll | None = None
 
     def encrypt(self, tls: "TlsStream") -> None:
         """From now on everything goes through `tls`, whose handshake is over."""
@@ -206,9 +207,10 @@ class Transport:
 
     def wait_readable(self, seconds: float) -> bool:
         """Whether something is there to receive within this time."""
-        poller = select.poll()
-        poller.register(self.socket, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(self.socket, select.POLLIN)
+        return bool(self._poller.poll(seconds * 1000))
 
     def receive_ready(self, readable: bool) -> Message | None:
         """The next message without waiting: None when it isn't all there. With `readable`, one read that won't block.

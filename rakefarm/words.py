@@ -12,6 +12,8 @@ from functools import lru_cache
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_./+,:@%=-]+(?: +[A-Za-z0-9_./+,:@%=-]+)*")
 
+REMEMBERED_BYTES = 1024
+"""Commands up to this length are remembered; builds repeat them."""
 NAME_BYTES = 4096  # PATH_MAX; longer ones would only fill the memory of what was found
 _SHELL_WORDS = frozenset(
     b"alias bg bind break builtin caller cd chdir command compgen complete continue coproc declare dirs disown do done"
@@ -22,18 +24,40 @@ _SHELL_WORDS = frozenset(
 """Words that dash, bash or another `/bin/sh` takes for itself. `true` and `false` do the same as programs."""
 
 
+def plain_words(command: bytes) -> list[bytes] | None:
+    """The words of a command that means to a shell just these words, or None."""
+    words = _words(command) if len(command) <= REMEMBERED_BYTES else _split(command)
+    return None if words is None else [*words]
+
+
+def is_program(entry: tuple[str, str]) -> bool:
+    """Whether it is a program's name, and an absolute path for it that needs no quoting."""
+    name, path = entry
+    plain = plain_words(os.fsencode(path))
+    return bool(name) and "/" not in name and path.startswith("/") and plain is not None and len(plain) == 1
+
+
 def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[bytes, list[bytes]] | None:
     """The program's path and the words of a command that needs no shell, or None."""
-    if not _PLAIN.fullmatch(command):
+    words = _words(command) if len(command) <= REMEMBERED_BYTES else _split(command)
+    if words is None:
         return None
-    words = command.split()
     name = words[0]
-    if b"=" in name or name in _SHELL_WORDS or len(name) > NAME_BYTES:
-        return None
     if b"/" in name:
         return name, words
     path = _find(name, environment.get(b"PATH", b""))
     return None if path is None else (path, words)
+
+
+def _split(command: bytes) -> list[bytes] | None:
+    if not _PLAIN.fullmatch(command):
+        return None
+    words = command.split()
+    name = words[0]
+    return None if b"=" in name or name in _SHELL_WORDS or len(name) > NAME_BYTES else words
+
+
+_words = lru_cache(maxsize=256)(_split)
 
 
 @lru_cache(maxsize=512)

@@ -1,12 +1,15 @@
 """Fixtures of every test that needs a real server; what they are made of is in `server_vocabulary`."""
 
 import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
 import pytest
-from server_vocabulary import Client, Gate, Server, open_server
+from server_vocabulary import Client, Gate, Server, open_server, open_to_commands
 
 # How long one example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -14,6 +17,23 @@ hypothesis.settings.load_profile("unhurried")
 
 StartServer = Callable[..., Server]
 Connect = Callable[[Server], Client]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Where root runs the tests, commands have another uid, and must be able to pass through the directories of tests:
+    these then stand in a place of their own, which another test run does not lock again."""
+    if os.geteuid() == 0 and not config.option.basetemp and not hasattr(config, "workerinput"):
+        base = tempfile.mkdtemp(prefix="rakefarm-tests-")
+        config.option.basetemp = base
+        config.add_cleanup(lambda: shutil.rmtree(base, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def _commands_may_use_the_directory(request: pytest.FixtureRequest) -> None:
+    """Of a test with a server: its commands leave marks there, and have another uid where root runs the tests."""
+    if "tmp_path" in request.fixturenames and {"start_server", "project", "server"} & set(request.fixturenames):
+        open_to_commands(request.getfixturevalue("tmp_path"))
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ class Server:
 
     def sandboxes(self) -> list[Path]:
         """The directories of actions that are there now."""
-        return sorted(self.scratch.glob("rakefarm-*/server-*/worker-*/*"))
+        return sorted(self.scratch.glob("rakefarm-*/server-*/worker-*/executor-*/box"))
 
     def note_family(self) -> None:
         """Remember who is there now: all of them must be gone in the end."""
@@ -239,8 +239,20 @@ def server_environment(scratch: Path, env: Mapping[str, str] | None = None) -> d
         "TMPDIR": str(scratch / "tmp"),
         "XDG_CACHE_HOME": str(scratch / "cache"),
         "XDG_CONFIG_HOME": str(scratch / "config"),
+        # Most tests look at their commands from outside, and have them wait at a gate there; tests/abuse has the rest.
+        "RAKEFARM_ISOLATION": "process",
         **(env or {}),
     }
+
+
+def open_to_commands(directory: Path) -> None:
+    """Where root runs the tests, commands have another uid, which may then write into `directory`."""
+    if os.geteuid() == 0:
+        directory.chmod(0o777)
+        for parent in directory.parents:
+            mode = parent.stat().st_mode
+            if not mode & 0o001:
+                parent.chmod(mode | 0o011)
 
 
 SERVER = (sys.executable, "-m", "rakefarm.server")
@@ -250,6 +262,7 @@ def open_server(scratch: Path, *options: str, env: Mapping[str, str] | None = No
     """Start a server and wait until it listens. `end` it."""
     variables = server_environment(scratch, env)
     Path(variables["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    open_to_commands(Path(variables["TMPDIR"]))
     log_path = scratch / "log"
     with log_path.open("ab") as log:
         process = subprocess.Popen(
@@ -278,6 +291,7 @@ def run_server_command(scratch: Path, *options: str, env: Mapping[str, str] | No
     """A server that should refuse to start: its exit status, standard output and standard error."""
     variables = server_environment(scratch, env)
     (scratch / "tmp").mkdir(exist_ok=True)
+    open_to_commands(scratch / "tmp")
     done = subprocess.run(
         [*SERVER, *options],
         stdin=subprocess.DEVNULL,
@@ -515,6 +529,7 @@ class Gate:
     """Holds a command until the test opens it, and tells when the command has come to it."""
 
     def __init__(self, directory: Path, name: str = "gate") -> None:
+        open_to_commands(directory)
         self._reached, self._opened = directory / f"{name}-reached", directory / f"{name}-opened"
         self.command = f": > '{self._reached}'; while [ ! -e '{self._opened}' ]; do sleep 0.02; done".encode()
         """Shell text that waits at the gate."""

@@ -59,14 +59,14 @@ def test_every_sort_of_value_is_read(tmp_path: Path) -> None:
     settings = server(
         tmp_path,
         'port = 7000\ncache_size = "2G"\nlease_s = 1\nlicenses = ["acme", "other"]\nverbose = true\n'
-        'shared = "/srv"\n[price]\nmemory_floor = "64M"\nio_wait_weight = 0.25\n[price.base]\ncompile = 2\n',
+        'shared = ["/srv"]\n[price]\nmemory_floor = "64M"\nio_wait_weight = 0.25\n[price.base]\ncompile = 2\n',
     )
     assert settings.port == 7000
     assert settings.cache_size == 2 << 30
     assert settings.lease_s == 1.0 and isinstance(settings.lease_s, float)
     assert settings.licenses == ("acme", "other")
     assert settings.verbose is True
-    assert settings.shared == "/srv"
+    assert settings.shared == ("/srv",)
     assert settings.price.memory_floor == 64 << 20
     assert settings.price.io_wait_weight == 0.25
     assert settings.price.memory_weight == ServerSettings().price.memory_weight
@@ -103,7 +103,10 @@ def test_every_sort_of_value_is_read(tmp_path: Path) -> None:
         ("path = 'bin:/usr/bin'\n", "path: .*directories from / on"),
         ("path = ''\n", "path"),
         ("path = '/bin::/usr/bin'\n", "path"),
-        ("shared = 'here'\n", "shared: 'here': write a whole path"),
+        ("shared = ['here']\n", r"shared: \['here'\]: write whole paths"),
+        ("isolation = 'most'\n", "isolation: 'most': write auto, none"),
+        ("uids = '0-5'\n", "uids: '0-5': write like"),
+        ("[programs]\ncc = 'gcc'\n", "programs: {'cc': 'gcc'}: write NAME"),
         ("sandbox_directory = './here'\n", "sandbox_directory"),
         ("cache_directory = '~/store'\n", "cache_directory"),
         ("environment = ['']\n", "environment"),

@@ -1,12 +1,13 @@
 """Running one command: how it ended, all it wrote, and nothing of it left."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ import pytest
 from server_vocabulary import is_alive, processes_in, wait_until
 
 from rakefarm import process
+from rakefarm.capture import SPILL_BYTES, Capture, spill_to_disk, spill_to_memory
 from rakefarm.process import (
-    SPILL_BYTES,
     Cancelled,
-    Capture,
     Completed,
     CouldNotStart,
     Exited,
@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Iterator[Any]:
 
     def run_marked(command: bytes, **options: Any) -> Completed:
         environment = {b"PATH": PATH, b"MARK": os.fsencode(tmp_path), **options.pop("environment", {})}
-        done.append(process.run(command, environment, spill_directory=os.fsencode(tmp_path), **options))
+        done.append(process.run(command, environment, **options))
         return done[-1]
 
     yield run_marked
@@ -183,9 +183,26 @@ def test_a_stream_closed_early_is_no_trouble(run: Any) -> None:
 
 
 def test_a_spill_file_that_can_not_be_made_ends_the_command(tmp_path: Path) -> None:
+    def refuse() -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     environment = {b"PATH": PATH, b"MARK": os.fsencode(tmp_path)}
-    with pytest.raises(OSError, match="No such file"):
-        process.run(b"yes; sleep 1000", environment, spill_directory=str(tmp_path / "missing"))
+    with pytest.raises(OSError, match="No space left"):
+        process.run(b"yes; sleep 1000", environment, streams=(Capture(refuse), Capture(refuse)))
+
+
+@pytest.mark.parametrize("spill", [spill_to_disk, spill_to_memory])
+@pytest.mark.parametrize("most", [0, 10, SPILL_BYTES, 2 * MIB])
+def test_a_capture_keeps_no_more_than_it_may(spill: Callable[[], int], most: int) -> None:
+    capture = Capture(spill, most)
+    written = b"0123456789\n" * 300_000
+    for start in range(0, len(written), 100_001):
+        capture.write(written[start : start + 100_001])
+    kept = written[:most] if most else written
+    assert (text(capture), capture.size, capture.cut) == (kept, len(kept), len(written) - len(kept))
+    capture.mark_cut(b"!")
+    assert text(capture)[-1:] == b"!" and capture.size == len(kept) + 1
+    capture.close()
 
 
 # --- its children ---------------------------------------------------------------------------------------

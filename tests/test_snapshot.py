@@ -10,7 +10,7 @@ import pytest
 from server_vocabulary import start_process, wait_until
 
 from rakefarm.digest import no_beat
-from rakefarm.snapshot import Made, MissingOutput, Staged, current_tick, find_declared, find_new, stamp_of
+from rakefarm.snapshot import Made, MissingOutput, Staged, current_tick, find_declared, find_new, open_made, stamp_of
 
 NOBODY = 65534
 
@@ -48,7 +48,8 @@ class Box:
 
 
 def check(file: Made) -> bytes:
-    content = Path(os.fsdecode(file.source)).read_bytes()
+    with open(open_made(file), "rb") as opened:
+        content = opened.read()
     assert file.size == len(content)
     assert file.sha256 == hashlib.sha256(content).digest()
     return content

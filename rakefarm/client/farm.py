@@ -155,11 +155,18 @@ class Farm:
                 return link
         try:
             place = self._place_of(member.host)
+<<<<<<< HEAD
             link = connect(place, self._environ, self._settings.connect_s, self._credentials)
         except HostFailed as error:
             self.leave_out(member, coded(str(error), error.code))
             return None
         except EmbeddedFailed as error:
+=======
+            link = connect(
+                place, self._environ, self._settings.connect_s, self._credentials, self._settings.require_isolation
+            )
+        except (HostFailed, EmbeddedFailed) as error:
+>>>>>>> d32a9d2d0c024de9e357cc80468727863555d023
             self.leave_out(member, str(error))
             return None
         with self._lock:
@@ -180,6 +187,7 @@ class Farm:
                     server_version=welcome.software[:100],
                     isolation=welcome.isolation[:100],
                     authentication=welcome.authentication[:100],
+                    missing=tuple([word[:40] for word in welcome.missing[:20]]),
                 )
             )
             if welcome.authentication == "insecure":

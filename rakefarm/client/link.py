@@ -12,6 +12,7 @@ from rakefarm.client.credentials import Credentials
 from rakefarm.client.reach import HostFailed, Way, reach
 from rakefarm.codes import Code
 from rakefarm.hosts import Host
+from rakefarm.levels import rank
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role
 from rakefarm.wire.errors import ConnectionCut, UnknownMessage
@@ -141,19 +142,23 @@ def refused(message: Message) -> RemoteProtocolError | Lost:
 
 
 def connect(
-    host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials = NO_CREDENTIALS
+    host: Host,
+    environ: Mapping[str, str],
+    connect_s: float,
+    credentials: Credentials = NO_CREDENTIALS,
+    required: str = "none",
 ) -> Link:
     """A new link to `host`, whose port is set, past all proofs. Raises HostFailed within about `connect_s` seconds for
     each address."""
     for _ in range(CUT_AGAIN):
         try:
-            return _connect(host, environ, connect_s, credentials)
+            return _connect(host, environ, connect_s, credentials, required)
         except _CutShort:
             time.sleep(CUT_PAUSE_S)  # a server under a flood sends away some that were only about to prove themselves
-    return _connect(host, environ, connect_s, credentials)
+    return _connect(host, environ, connect_s, credentials, required)
 
 
-def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials) -> Link:
+def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials, required: str) -> Link:
     way = reach(host, environ, credentials, connect_s)
     link = Transport(way.socket, Connection(Role.CLIENT))
     proves = credentials.context is not None and host.way != "unix"
@@ -164,6 +169,7 @@ def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentia
             assert credentials.context is not None
             certificate, key = _encrypt(link, credentials.context, host), credentials.key
         welcome = _introduce(link, environ, key, certificate)
+        _check_isolation(welcome, required)
         link.set_timeout(BEAT_S * MISSED_BEATS + 1.0)
         return Link(host.address, link, welcome, way)
     except (Lost, ProtocolError, OSError) as error:
@@ -263,6 +269,12 @@ def _receive(link: Transport, without_key: Code) -> Message:
         codes = {"key": without_key, "version": Code.VERSION}
         raise _NotAccepted(message.text, codes.get(message.code, Code.PROTOCOL))
     return message
+
+
+def _check_isolation(welcome: Welcome, required: str) -> None:
+    """Raises HostFailed when a server confines commands less than is required."""
+    if rank(welcome.isolation) < rank(required):
+        raise HostFailed(f"its isolation is {welcome.isolation[:40]!r}, and this build requires {required!r} or more")
 
 
 def wait_readable(links: list[Link], deadline: float) -> set[int]:

@@ -11,7 +11,17 @@ from rakefarm.client.inputs import Manifest, declared_paths, staged_path
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.client.rakefile_model import Action
 from rakefarm.digest import no_beat
-from rakefarm.snapshot import Made, MissingOutput, Staged, UnfitOutput, current_tick, find_declared, find_new, stamp_of
+from rakefarm.snapshot import (
+    Made,
+    MissingOutput,
+    Staged,
+    UnfitOutput,
+    current_tick,
+    find_declared,
+    find_new,
+    open_made,
+    stamp_of,
+)
 from rakefarm.wire.messages import Output
 from rakefarm.wire.paths import show
 
@@ -100,7 +110,7 @@ def run_staged(
 
 
 def _take(file: Made, incoming: Incoming) -> None:
-    with open(file.source, "rb") as source:
+    with open(open_made(file), "rb") as source:
 
         def pump(sink: Callable[[bytes], object]) -> None:
             while data := source.read(1 << 18):

@@ -24,6 +24,7 @@ from rakefarm.events import (
     CopyEnded,
     Event,
     HostLeftOut,
+    HostReady,
     Notice,
     QuoteReceived,
 )
@@ -52,8 +53,8 @@ class Line(Struct, frozen=True):
 
 
 class Narrator:
-    """Events in words. `verbose` 1 adds a line per placed, retried and ended action and per copy, 2 one per quote;
-    `quiet` leaves only warnings, errors and failures. A host that loses actions is told of once.
+    """Events in words. `verbose` 1 adds a line per host, action placed and copy, 2 one per quote; `quiet`
+    leaves only warnings, errors and failures. A host that loses actions is told of once.
     """
 
     def __init__(self, verbose: int = 0, quiet: bool = False) -> None:
@@ -64,8 +65,14 @@ class Narrator:
         self._warned: set[str] = set()  # hosts that were told of in any way
         # Most events of a build are those that nothing is said of, and they must cost next to nothing.
         self._told: set[type[Event]] = {ActionFinished, ActionRetried, HostLeftOut, Notice, BuildFinished}
-        self._told |= {ActionPlaced, CopyEnded} if self._verbose >= 1 else set()
+        self._told |= {HostReady, ActionPlaced, CopyEnded} if self._verbose >= 1 else set()
         self._told |= {QuoteReceived} if self._verbose >= 2 else set()
+
+    def tells_of(self, event: Event) -> bool:
+        """Whether there may be anything to say about the event."""
+        if type(event) is ActionFinished and event.outcome == "succeeded":
+            return self._verbose > 0
+        return type(event) in self._told
 
     def lines(self, event: Event, row: ActionRow | None) -> Iterable[Line]:
         """What to say about the event; `row` is what the board's `apply` returned for it."""
@@ -88,6 +95,10 @@ class Narrator:
                         yield Line(
                             f"{count - NOT_RUN_LINES} more for the same reason: {safe_text(reason)}", "not run:", "red"
                         )
+            case HostReady():
+                lacking = f", without {safe_text(', '.join(event.missing))}" if event.missing else ""
+                isolation = f"isolation {safe_text(event.isolation)}{lacking}"
+                yield Line(f"{safe_text(event.host)}: {counted(event.slots, 'slot')}, {isolation}")
             case HostLeftOut():
                 text = f"{safe_text(event.host)} left out: {safe_text(event.reason)}"
                 if event.host not in self._losing:

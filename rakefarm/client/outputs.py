@@ -6,12 +6,12 @@ everything of its action has arrived and every digest is right (see `install`).
 
 import contextlib
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Callable
 
 from rakefarm.client.install import Arrived, Installation, OutputError, current_umask
+from rakefarm.digest import sha256
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Output
 from rakefarm.wire.paths import check_path, show
@@ -33,7 +33,7 @@ class Incoming:
         if any(file.path == output.path for file in self._files):
             raise UnsafePath(f"the output {show(output.path)} came twice")
         file = self._open(output)
-        digest = hashlib.sha256()
+        digest = sha256()
 
         def sink(data: bytes) -> None:
             digest.update(data)

@@ -23,6 +23,8 @@ from rakefarm.events import ActionOutput, BuildFinished, BuildStarted, Event
 from rakefarm.exitcodes import ExitStatus
 
 Stream = BinaryIO | TextIO | int
+MOST_UNTOLD = 256
+"""Events that nothing is said of are kept until there are so many, or one that something is said of."""
 PROGRESS_S = 10.0
 PROGRESS_SHARE = 0.1
 """A line that tells how far a build is comes after 10 s, and then after 10 s or a tenth of the time so far: soon enough
@@ -154,11 +156,29 @@ class PlainView:
         self._colour = colour
         self._board = Board()
         self._summary = Summary()
+        self._untold: list[Event] = []
         self._started_s = 0.0
         self._progress_due_s = math.inf
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        told = self._narrator.tells_of(event) or type(event) in (ActionOutput, BuildStarted)
+        if not told and event.time_s < self._progress_due_s:
+            # Taken in later, many at once: a small action has the processor's caches to itself for no longer than this.
+            self._untold.append(event)
+            if len(self._untold) == MOST_UNTOLD:
+                self._catch_up()
+            return
+        self._catch_up()
+        self._show(event)
+
+    def _catch_up(self) -> None:
+        for event in self._untold:
+            self._board.apply(event)
+            self._summary.apply(event)
+        self._untold.clear()
+
+    def _show(self, event: Event) -> None:
         if isinstance(event, ActionOutput):
             try:
                 if self._stdout is not None:
@@ -170,8 +190,9 @@ class PlainView:
         self._summary.apply(event)
         lines = [line.painted(self._colour) for line in self._narrator.lines(event, row)]
         if isinstance(event, BuildStarted):
-            self._started_s, self._progress_due_s = event.time_s, event.time_s + PROGRESS_S
-        elif event.time_s >= self._progress_due_s and not self._quiet and not isinstance(event, BuildFinished):
+            self._started_s = event.time_s
+            self._progress_due_s = math.inf if self._quiet else event.time_s + PROGRESS_S
+        elif event.time_s >= self._progress_due_s and not isinstance(event, BuildFinished):
             lines.append(progress_line(self._board.totals(event.time_s)).painted(self._colour))
             self._progress_due_s = event.time_s + max(PROGRESS_S, PROGRESS_SHARE * (event.time_s - self._started_s))
         if isinstance(event, BuildFinished):

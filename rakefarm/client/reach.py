@@ -72,7 +72,9 @@ def _open_unix(path: str) -> socket.socket:
 def _open_tcp(host: Host, credentials: Credentials, connect_s: float) -> socket.socket:
     assert host.port is not None
     try:
-        found = socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+        # Given text, Python loads its tables of Unicode, to encode what is ASCII already.
+        name = host.name.encode() if host.name.isascii() else host.name
+        found = socket.getaddrinfo(name, host.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else "no valid name"
         raise HostFailed(f"the name can't be resolved: {reason}", Code.NAME) from error

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from rakefarm.capture import Capture
 from rakefarm.client.farm import Member
 from rakefarm.client.inputs import Manifest
 from rakefarm.client.link import Link
 from rakefarm.client.outputs import Incoming
 from rakefarm.market.curve import Curve
-from rakefarm.process import Capture
 from rakefarm.wire import RemoteProtocolError
 from rakefarm.wire.messages import (
     OUTCOMES,
@@ -29,6 +29,9 @@ from rakefarm.wire.messages import (
     Task,
     Variable,
 )
+
+BEATS_A_SECOND, BEATS_FREE = 5, 20
+"""How often a server may report PROGRESS: ten times as often as it has to, and some more that were held up."""
 
 
 class Declined(Exception):
@@ -98,6 +101,7 @@ def execute(
     tell("running", 0.0, 0)
     result: Result | None = None
     bytes_saved = order.manifest.total_bytes
+    told, began = 0, time.monotonic()
     while True:
         match link.receive():
             case NeedFiles(indexes):
@@ -105,6 +109,9 @@ def execute(
                 bytes_saved -= _supply(order.manifest, indexes, member, link)
                 tell("running", 0.0, 0)
             case Progress(phase, _, cpu_s, memory_bytes):
+                told += 1
+                if told > BEATS_FREE + BEATS_A_SECOND * (time.monotonic() - began):
+                    raise RemoteProtocolError("the server floods us with PROGRESS")
                 tell("queued" if phase == "queued" else "running", cpu_s, memory_bytes)
             case Decline(reason, text, curves):
                 if reason not in ("full", "license_in_use"):
@@ -131,9 +138,11 @@ def _supply(manifest: Manifest, indexes: tuple[int, ...], member: Member, link: 
     """Send these inputs; answers their size in bytes."""
     transport = link.transport
     started, before = time.monotonic(), transport.sent
+    last = -1
     for index in indexes:
-        if index >= len(manifest.entries):
-            raise RemoteProtocolError(f"the server needs input {index}, there are {len(manifest.entries)}")
+        if not last < index < len(manifest.entries):
+            raise RemoteProtocolError(f"the server needs input {index} after {last}, of {len(manifest.entries)}")
+        last = index
         descriptor = os.open(manifest.sources[index], os.O_RDONLY | os.O_CLOEXEC)
         try:
             transport.gather_file(File(index), descriptor, manifest.entries[index].size)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct, field
 
 from rakefarm import process
+from rakefarm.capture import Capture
 from rakefarm.client.local import LocalResult
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.events import ActionFinished, ActionOutput, Event
@@ -27,8 +28,8 @@ class Report(Struct):
     bytes_received: int = 0
     bytes_saved: int = 0
     outputs: tuple[str, ...] = ()
-    stdout: process.Capture = field(default_factory=process.Capture)
-    stderr: process.Capture = field(default_factory=process.Capture)
+    stdout: Capture = field(default_factory=Capture)
+    stderr: Capture = field(default_factory=Capture)
 
     def close(self) -> None:
         """Let go of what the command wrote."""

@@ -89,6 +89,8 @@ class Summary:
     def lines(self, event: BuildFinished) -> Iterator[str]:
         """The lines below the first one, which says how the build ended."""
         counts = [f"{self.remote} remote", f"{self.won_here} won by this machine" if self.won_here else ""]
+        if self._embedded:
+            counts = [f"{self.remote + self.won_here} on the embedded farm"]
         counts += [f"{self.local} local"]
         counts += [f"{self.retried} retried" if self.retried else ""]
         counts += [f"{self.refused} refused by a full host" if self.refused else ""]

@@ -13,6 +13,7 @@ from rakefarm.commands.parser import Parser
 from rakefarm.config import FALLBACKS, ConfigError
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import HostSyntaxError
+from rakefarm.levels import LEVELS
 
 
 def add_arguments(parser: Parser) -> None:
@@ -39,6 +40,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="NAME",
         help="how hosts are chosen: plan (default), plan-no-backups, lowest, lowest-burst, random, cores, round-robin,"
         " first, cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
+    )
+    parser.add_argument(
+        "--require-isolation",
+        metavar="LEVEL",
+        help="leave out hosts that confine commands less than this: " + ", ".join(LEVELS),
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
     view.add_arguments(parser)

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+<<<<<<< HEAD
 from rakefarm.config import DEFAULT_PORT, FALLBACKS, ClientSettings, ConfigError, load_settings
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
 
 if TYPE_CHECKING:
     from rakefarm.client.rakefile_model import Rakefile
+=======
+from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
+from rakefarm.hosts import Host, parse_host_list, with_default_port
+from rakefarm.levels import LEVELS
+>>>>>>> d32a9d2d0c024de9e357cc80468727863555d023
 
 MAX_JOBS = 4096
 
@@ -90,10 +96,10 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
     local_slots = environ.get("RAKEFARM_LOCAL_SLOTS")
     if local_slots is not None:
         changes["local_slots"] = _whole_number("RAKEFARM_LOCAL_SLOTS", local_slots)
-    fallback = options.fallback or environ.get("RAKEFARM_FALLBACK") or settings.fallback
-    if fallback not in FALLBACKS:
-        raise ConfigError(f"fallback {fallback!r}: choose one of {', '.join(FALLBACKS)}")
-    changes["fallback"] = fallback
+    for name, choices in (("fallback", FALLBACKS), ("require_isolation", tuple(LEVELS))):
+        changes[name] = getattr(options, name) or environ.get(f"RAKEFARM_{name.upper()}") or getattr(settings, name)
+        if changes[name] not in choices:
+            raise ConfigError(f"{name.replace('_', '-')} {changes[name]!r}: choose one of {', '.join(choices)}")
     policy = options.policy or environ.get("RAKEFARM_POLICY")
     if policy:
         changes["policy"] = policy

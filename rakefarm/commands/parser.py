@@ -1,7 +1,9 @@
 """How a command line is read."""
 
 import argparse
+import os
 import sys
+from functools import cache
 from typing import NoReturn
 
 from rakefarm.exitcodes import ExitStatus
@@ -22,8 +24,24 @@ class Parser(argparse.ArgumentParser):
             words[:end] = ["--json=-" if _is_json(word) else word for word in words[:end]]
         return super().parse_known_args(words, namespace)
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        # argparse makes one for every option, and without a width each imports shutil, with all its compressors.
+        return argparse.HelpFormatter(self.prog, width=_columns() - 2)
+
     def error(self, message: str) -> NoReturn:
         self.exit(int(ExitStatus.USAGE), f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+@cache
+def _columns() -> int:
+    """How wide the terminal is, for help: $COLUMNS, or what the system says."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdecimal() and int(columns[:5]) > 0:
+        return int(columns[:5])
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def _is_json(word: str) -> bool:

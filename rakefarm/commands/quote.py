@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.client.rakefile_model import RakefileError
     from rakefarm.embedded import embedded_server
 
-    options.jobs = options.fallback = options.policy = options.seed = None
+    options.jobs = options.fallback = options.policy = options.seed = options.require_isolation = None
     settings = client_settings(options, environ)
     try:
         rakefile = read_rakefile("Rakefile") if os.path.isfile("Rakefile") else None

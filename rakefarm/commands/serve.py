@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Mapping
 
 from rakefarm import logs
+from rakefarm.commands.complaint import complain
+from rakefarm.exitcodes import ExitStatus
 from rakefarm.server.options import add_arguments, settings_from
 
 __all__ = ["add_arguments", "run"]
@@ -11,6 +13,8 @@ __all__ = ["add_arguments", "run"]
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Answers the exit status. Raises ConfigError."""
+    if options.selftest:
+        return _selftest()
     from rakefarm.server.listener import serve
 
     settings = settings_from(options, environ)
@@ -22,3 +26,14 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         shared_slots=options.shared_slots or "",
         job_servers=options.job_server,
     )
+
+
+def _selftest() -> int:
+    from rakefarm.server.attack_table import show
+    from rakefarm.server.selftest import SelftestFailed, attack_levels
+
+    try:
+        good = show(attack_levels(), print)
+    except SelftestFailed as failure:
+        return complain("rakeserver", str(failure))
+    return int(ExitStatus.OK if good else ExitStatus.ACTION_FAILED)

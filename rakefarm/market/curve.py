@@ -68,6 +68,8 @@ def expected_s(end_s: float) -> float:
 def free_times(slots: int, ends_in_s: Sequence[float], reserved: int, run_s: float) -> tuple[float, ...]:
     """When each slot comes free: `ends_in_s` are the expected ends of running commands (seconds from now, below zero
     for one that is overdue), `reserved` places are promised, each for a command of about `run_s`."""
+    if not ends_in_s and not reserved:
+        return (0.0,) * min(slots, LONGEST_LIST)
     busy = sorted([expected_s(end) for end in ends_in_s])[:slots]
     times = [0.0] * (slots - len(busy)) + busy
     # Who was promised a place takes the first that comes free. The ascending list is a heap already.

@@ -52,6 +52,8 @@ def refuse_need(key: str, value: str, there: Facilities, memory_floor: int) -> R
 
 def cores_wanted(needs: Sequence[tuple[str, str]]) -> int:
     """How many cores the action keeps busy: what `cpu=` says, else one."""
+    if not needs:
+        return 1
     return max([1, *(parse_cores(value) or 1 for key, value in needs if key == "cpu")])
 
 

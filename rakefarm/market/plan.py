@@ -104,7 +104,7 @@ class PlanPolicy:
                 if curve is not None:
                     known.read(curve, self._view.now())
                     if known.has_room:
-                        return self._plan(host)
+                        return self._refill(known, curve) or self._plan(host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
                 self._leave(job, host)
@@ -296,6 +296,17 @@ class PlanPolicy:
                 if due[job.needs] > host.waiting[job.needs]:
                     effects.append(host.queue(job, now))
         return effects
+
+    def _refill(self, host: KnownHost, curve: Curve) -> list[Effect] | None:
+        """What `_plan` would find where there is nothing to plan, no need to wait and nowhere to back up: one host,
+        whose one free slot is the one that has just come free, and only we run there. None when there is more to it."""
+        now = self._view.now()
+        if len(self._hosts) > 1 or not self._pending or self._avoid or host.lacking or host.full.until_s > now:
+            return None
+        if curve.free_slots - host.taken > 1 or curve.running + curve.waiting > host.ours + 1 or host.waiting.total():
+            return None
+        best = self._best(self._pending[0], {host.name: [0.0]}, None, now)
+        return None if best is None else [self._begin(Award, self._pending.popleft(), best, None, now)]
 
     def _places(self, host: KnownHost, runs: Sequence[Run], now: float) -> list[float]:
         """Seconds from now until each slot of the host comes free, as its curve and our own awards since have it."""

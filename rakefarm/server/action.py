@@ -1,22 +1,25 @@
 """One EXECUTE from its request to its ACK: stage, wait for a slot, run, deliver, tidy."""
 
-import itertools
 import os
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from rakefarm.logs import logger
-from rakefarm.server.desk import Desk, licenses_of
+from rakefarm.market.curve import Curve
+from rakefarm.server.delivery import conclude, keep_outputs, write_answer
+from rakefarm.server.desk import Desk, Sight, job_of, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
 from rakefarm.server.grants import Grant, Lease
 from rakefarm.server.job import Ended, Job
+from rakefarm.server.limits import Watch, check_outputs, end_of, refuse_inputs, usage_below
+from rakefarm.server.programs import choose_program
 from rakefarm.server.sandbox import ActionDirectory
 from rakefarm.server.staging import Staging, StagingFailed, check_manifest
-from rakefarm.server.turn import check_client, take_now, wait_for_grant
+from rakefarm.server.turn import check_client, try_take, wait_for_grant
 from rakefarm.server.workplace import Workplace
-from rakefarm.snapshot import Made, MissingOutput, UnfitOutput, current_tick, find_declared, find_new
+from rakefarm.snapshot import Made, current_tick, find_declared, find_new
 from rakefarm.transport import Transport
 from rakefarm.wire.errors import Malformed
 from rakefarm.wire.messages import (
@@ -27,22 +30,22 @@ from rakefarm.wire.messages import (
     File,
     Message,
     NeedFiles,
-    Output,
     Progress,
     Result,
-    Stderr,
-    Stdout,
     Supplied,
 )
+<<<<<<< HEAD
 from rakefarm.wire.paths import show
 from rakefarm.wire.status import StoreUse
+=======
+>>>>>>> d32a9d2d0c024de9e357cc80468727863555d023
 
 BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
 SUPPLY_S = 60.0
 """A client that sends nothing for this long while it is its turn to send files is gone."""
-PASSED_VARIABLES = (b"LANG", b"LANGUAGE", b"TZ", b"SOURCE_DATE_EPOCH")
-READ_BYTES = 256 << 10
+FRESH_S = 0.02
+"""A look at the scoreboard this long ago still serves."""
 
 
 class Talk(Protocol):
@@ -75,6 +78,7 @@ class Action:
 
     def __init__(self, request: Execute, conversation: Talk) -> None:
         self._request = request
+        self._job = job_of(request.task)
         self._talk = conversation
         self._transport = conversation.transport
         self._work = conversation.workplace
@@ -82,20 +86,32 @@ class Action:
         self._beat_at = self._received + BEAT_S
         self._phase = "queued"
         self._grant: Grant | None = None
+        self._executor: Executor | None = None
+        self._at_work = False
+        """While the executor runs a command, or can't be trusted to run none."""
+        self._exceeded = ""
+        self._command = request.command
         self.outcome, self.status = "lost", 0
         """How it ended, for the audit log: as in RESULT, or declined (empty: before anything was begun), or lost."""
 
     def run(self) -> None:
         """The whole of it. Raises Lost, a protocol error, or UnsafePath; nothing of the action is left then."""
-        check_manifest(self._request.manifest, self._request.produces)
+        request = self._request
+        if request.manifest or request.produces:
+            check_manifest(request.manifest, request.produces)
         try:
-            declined = self._commit()
+            declined = self._refuse() or self._commit()
             if declined is not None:
                 self.outcome = ""
                 self._transport.send(declined)
                 return
+            # Taken before the inputs are placed, since they go where its command will find them.
             try:
-                directory = self._work.sandbox.make(next(_numbers))
+                self._executor = self._work.executors.take()
+                directory = ActionDirectory(self._executor.home, self._work.executors.confinement.uid)
+            except ExecutorLost as error:
+                self._decline("executor", str(error))
+                return
             except OSError as error:
                 self._decline("disk", f"the server can't make a sandbox: {error.strerror}")
                 return
@@ -103,11 +119,27 @@ class Action:
                 delivered = self._run_in(directory)
             finally:
                 # Before the acknowledgement, which travels with the client's next request and may be long in coming.
-                directory.remove()
+                self._tidy(directory)
         finally:
             self._release()
+            self._let_go()
         if delivered:
             self._talk.expect(Ack)
+
+    def _tidy(self, directory: ActionDirectory) -> None:
+        """Remove the directory; an executor that is left with something of it, or with a command, is ended."""
+        executor, self._executor = self._executor, None
+        assert executor is not None
+        if not self._at_work and directory.remove():
+            self._work.executors.give_back(executor)
+        else:
+            self._work.executors.drop(executor)
+
+    def _let_go(self) -> None:
+        """End an executor in which there could be no directory."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            self._work.executors.drop(executor)
 
     def _run_in(self, directory: ActionDirectory) -> bool:
         """True when the result was delivered, False when we declined."""
@@ -145,37 +177,52 @@ class Action:
         """Take the slot that was leased, or one that is free when the command must start now. Why it can't be taken
         at all, or None: it has its place, or waits for one once its inputs are there."""
         request, desk = self._request, self._talk.desk
-        licenses = licenses_of(request.task)
+        licenses, seen = licenses_of(request.task), self._talk.desk.look()
         lease = self._talk.take_lease(request.lease) if request.lease else None
         if lease is not None and sorted(licenses) != sorted(name for name, _ in lease.grant.licenses):
             self._talk.give_back(lease)  # it holds licences for another action
             lease = None
         promised = lease is not None and lease.covers(request.task) and not self._work.board.scoreboard.draining
-        refusal = None if promised else desk.refusal(request.task)
+        refusal = None if promised else desk.refusal(self._job, seen)
         if refusal is not None:
             if lease is not None:
                 self._talk.give_back(lease)
             return Decline(refusal.reason, refusal.text)
         if lease is not None:
-            self._begin(lease.grant, leased=True)
+            self._begin(lease.grant, seen, leased=True)
         elif request.start:
-            grant = take_now(self._work, licenses, self._talk.user)
+            grant = None if seen.promised.waiting else try_take(self._work, licenses, self._talk.user)
             if grant is None:
                 return self._full(licenses)
-            self._begin(grant, leased=False)
+            self._begin(grant, seen, leased=False)
+        return None
+
+    def _refuse(self) -> Decline | None:
+        """Why this server never takes this action, whatever is free, or None."""
+        text = refuse_inputs(self._request.manifest, self._work.limits)
+        if text:
+            return Decline("inputs", text)
+        programs = self._work.settings.programs
+        if programs:
+            command = choose_program(self._request.command, programs)
+            if command is None:
+                listed = ", ".join(sorted(programs))
+                return Decline("program", f"this server only runs, without a shell: {listed}")
+            self._command = command
         return None
 
     def _full(self, licenses: Sequence[str]) -> Decline:
         """It can't start now; the curve tells when it could."""
-        curves = (self._talk.desk.curve(self._request.task),)
+        desk = self._talk.desk
+        curves = (desk.curve(self._job, desk.look()),)
         lacking = self._work.grants.lacking(licenses)
         if lacking:
             return Decline("license_in_use", f"other actions hold every license={lacking} of this server", curves)
         return Decline("full", "no slot is free, or others wait for it", curves)
 
-    def _begin(self, grant: Grant, leased: bool) -> None:
+    def _begin(self, grant: Grant, seen: Sight, leased: bool) -> None:
         self._grant = grant
-        run_s, self._share = self._talk.desk.expect(self._request.task)
+        run_s, self._share = self._talk.desk.expect(self._job, seen)
         self._work.board.begin(grant.slot, run_s, leased)
         self._talk.enter(grant.slot, self._request.label)
 
@@ -226,68 +273,74 @@ class Action:
         task, desk = self._request.task, self._talk.desk
         if self._grant is None:
             licenses, user = licenses_of(task), self._talk.user
-            self._begin(wait_for_grant(self._work, self._transport, licenses, user, self._beat), leased=True)
+            grant = wait_for_grant(self._work, self._transport, licenses, user, self._beat)
+            self._begin(grant, desk.look(), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
-        executor = self._work.executors.take()
-        try:
-            started = current_tick()
-            executor.start(self._job(directory))
-            self._watch(executor)
-            ended, files = executor.finish()
-        except BaseException:
-            self._work.executors.drop(executor)
-            raise
-        self._work.executors.give_back(executor)
-        share = (self._share + desk.share(task)) / 2
+        executor = self._executor
+        assert executor is not None
+        directory.hand_over()
+        started = current_tick()
+        self._at_work = True
+        executor.start(self._make_job(executor))
+        ended, files = executor.finish_soon() or self._watch(executor, directory)
+        if ended.outcome != "stopped":
+            self._at_work, self._exceeded = bool(self._exceeded), ""  # our word came too late, and waits to be read
+        else:
+            self._at_work = False
+        directory.take_back()
+        self._release()
+        self._seen = desk.look()
+        share = (self._share + desk.share(self._job, self._seen)) / 2
         board = self._work.board.scoreboard
         self._work_s = ended.elapsed_s * board.speed * share
-        if ended.outcome == "exited" and not ended.status and task.work_s > 0.0:
+        if task.work_s > 0.0 and ended.outcome == "exited" and not ended.status:
             board.learn(task.work_s, ended.elapsed_s, share)
-        self._release()
         return started, ended, files
 
-    def _job(self, directory: ActionDirectory) -> Job:
-        settings = self._work.settings
-        allowed = {*PASSED_VARIABLES, *(os.fsencode(name) for name in settings.environment)}
-        variables = {
-            variable.name: variable.value
-            for variable in self._request.environment
-            if variable.name in allowed or variable.name.startswith(b"LC_")
-        }
-        variables[b"PATH"] = os.fsencode(settings.path)
-        variables[b"PWD"] = directory.box  # a shell sets it, and compilers record it
-        variables[b"HOME"] = variables[b"TMPDIR"] = directory.tmp
-        if settings.shared:
-            variables[b"RAKEFARM_SHARED"] = os.fsencode(settings.shared)
+    def _make_job(self, executor: Executor) -> Job:
+        request, work, limits = self._request, self._work, self._work.limits
+        times = [seconds for seconds in (request.timeout_s, limits.time_s) if seconds]
         return Job(
-            command=self._request.command,
-            directory=directory.box,
-            spill_directory=directory.tmp,
-            environment=variables,
-            timeout_s=self._request.timeout_s,
+            command=self._command,
+            directory=executor.inside + b"/box",
+            environment={
+                **work.environment(request.environment),
+                b"PWD": executor.inside + b"/box",  # a shell sets it, and compilers record it
+                b"HOME": executor.inside + b"/tmp",
+                b"TMPDIR": executor.inside + b"/tmp",
+            },
+            timeout_s=min(times, default=0.0),
+            stdout_most=limits.stdout_size,
+            stderr_most=limits.stderr_size,
         )
 
-    def _watch(self, executor: Executor) -> None:
-        """Until the executor has an answer: report progress, and stop the command when the client is gone."""
+    def _watch(self, executor: Executor, directory: ActionDirectory) -> tuple[Ended, list[int]]:
+        """Until the executor has its answer: report progress, stop the command when the client is gone, or when it
+        takes too much."""
         poller = select.poll()
         poller.register(executor.socket, select.POLLIN)
         poller.register(self._transport.socket, select.POLLIN | select.POLLRDHUP)
+        box_is_limited = executor.home_descriptor is not None
+        watch = Watch(self._work.limits, executor.pid, (directory.box, directory.tmp), box_is_limited)
         while True:
-            ready = poller.poll(max(0.0, self._beat_at - time.monotonic()) * 1000)
+            until = min(self._beat_at, watch.due) if not self._exceeded else self._beat_at
+            ready = poller.poll(max(0.0, until - time.monotonic()) * 1000)
             if any(descriptor == executor.socket.fileno() for descriptor, _ in ready):
-                return
+                return executor.finish()
             check_client(self._transport, ready)
-            if time.monotonic() >= self._beat_at:
+            now = time.monotonic()
+            if now >= self._beat_at:
                 self._report_usage(executor)
+            if now >= watch.due and not self._exceeded:
+                self._exceeded = watch.look()
+                if self._exceeded:
+                    executor.stop()
 
     def _report_usage(self, executor: Executor) -> None:
-        # psutil is heavy, and most commands end before their first beat.
-        from rakefarm.server.load import tree_usage
-
-        cpu_s, memory_bytes = tree_usage(executor.pid)
+        usage = usage_below(executor.pid)
         elapsed = time.monotonic() - self._received
-        self._transport.send(Progress("running", elapsed, cpu_s, memory_bytes))
+        self._transport.send(Progress("running", elapsed, usage.cpu_s, usage.memory_bytes))
         self._beat_at = time.monotonic() + BEAT_S
 
     # --- the answer -----------------------------------------------------------------------------------
@@ -295,68 +348,42 @@ class Action:
     def _deliver(
         self, directory: ActionDirectory, staging: Staging, started: int, ended: Ended, files: list[int]
     ) -> None:
-        outcome, status, detail = ended.outcome, ended.status, ended.detail
-        if outcome == "unfit_command":
-            detail = f"the command could not be started: {detail}"
-        made: list[Made] = []
-        if outcome == "exited" and status == 0:
-            try:
-                made = self._collect(directory, staging, started)
-            except UnfitOutput as unfit:
-                outcome, detail = "unfit_output", str(unfit)
-            except MissingOutput as missing:
-                outcome, detail = "missing_output", f"the declared output {show(missing.path)} was not made"
-        self.outcome, self.status = outcome, status
-        gather = self._transport.gather
-        gather(
-            Result(
-                outcome=outcome,
-                status=status,
-                elapsed_s=ended.elapsed_s,
-                queued_s=self._queued_s,
-                cpu_s=ended.cpu_s,
-                peak_memory_bytes=ended.peak_memory_bytes,
-                work_s=self._work_s,
-                detail=detail,
-            )
+        exceeded = self._exceeded or end_of(ended, self._work.limits, self._request.timeout_s)
+        end = conclude(ended, exceeded, lambda: self._collect(directory, staging, started))
+        self.outcome, self.status = end.outcome, end.status
+        result = Result(
+            outcome=end.outcome,
+            status=end.status,
+            elapsed_s=ended.elapsed_s,
+            queued_s=self._queued_s,
+            cpu_s=ended.cpu_s,
+            peak_memory_bytes=ended.peak_memory_bytes,
+            work_s=self._work_s,
+            detail=end.detail,
         )
-        handed = iter(files)
-        for message, size, data in (
-            (Stdout(), ended.stdout_bytes, ended.stdout),
-            (Stderr(), ended.stderr_bytes, ended.stderr),
-        ):
-            if size:
-                pieces = iter([data]) if len(data) == size else _read_pieces(next(handed))
-                self._transport.gather_pieces(message, size, pieces)
-        for file in made:
+        for file in end.made:
             directory.expect(file.path)
-            self._send_output(file)
+        write_answer(self._transport, result, ended, files, end.made)
         draining = self._work.board.scoreboard.draining  # nobody should plan with us any more
-        self._transport.send(Delivered(() if draining else (self._talk.desk.curve(self._request.task),)))
+        self._transport.send(Delivered(() if draining else (self._curve(),)))
         logger.debug(
-            "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, outcome, status, ended.elapsed_s
+            "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, end.outcome, end.status, ended.elapsed_s
         )
-        for file in made:
-            self._work.store.add(file.sha256, file.source, file.size)
+        keep_outputs(self._work.store, end.made)
+
+    def _curve(self) -> Curve:
+        desk, seen = self._talk.desk, self._seen
+        if time.monotonic() - seen.at > FRESH_S:
+            seen = desk.look()
+        return desk.curve(self._job, seen)
 
     def _collect(self, directory: ActionDirectory, staging: Staging, started: int) -> list[Made]:
+        limits, uid = self._work.limits, self._work.executors.confinement.uid
+        owner = uid or os.geteuid()
+
+        def admit(files: int, size: int) -> None:
+            check_outputs(files, size, limits)
+
         if self._request.declared:
-            return find_declared(directory.box, self._request.produces, self._beat)
-        return find_new(directory.box, staging.staged, staging.aliases, started, self._beat)
-
-    def _send_output(self, file: Made) -> None:
-        descriptor = os.open(file.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            self._transport.gather_file(Output(file.path, file.mode, file.sha256), descriptor, file.size)
-        finally:
-            os.close(descriptor)
-
-
-def _read_pieces(descriptor: int) -> Iterator[bytes]:
-    position = 0
-    while data := os.pread(descriptor, READ_BYTES, position):
-        yield data
-        position += len(data)
-
-
-_numbers = itertools.count(1)  # its next() is one step, so threads need no lock
+            return find_declared(directory.box, self._request.produces, self._beat, admit, owner)
+        return find_new(directory.box, staging.staged, staging.aliases, started, self._beat, admit, owner)

@@ -40,6 +40,11 @@ class AuditLog:
                 os.close(self._descriptor)
             self._descriptor = fresh
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is one: else nobody need put a line together."""
+        return bool(self._path)
+
     def write(self, event: str, peer: str, **fields: object) -> None:
         """Add a line. That it can't be written is logged once, and stops nobody."""
         if not self._path:

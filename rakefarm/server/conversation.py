@@ -14,7 +14,7 @@ from rakefarm.server import door
 from rakefarm.server.action import BEAT_S, SUPPLY_S, Action
 from rakefarm.server.admission import NotAdmitted, Refused, Visitor
 from rakefarm.server.audit import shown
-from rakefarm.server.desk import Desk, licenses_of
+from rakefarm.server.desk import Desk, job_of, licenses_of
 from rakefarm.server.grants import Lease
 from rakefarm.server.roster import short
 from rakefarm.server.status import status
@@ -154,7 +154,8 @@ class Conversation:
                 software=__version__,
                 slots=work.settings.slots,
                 cores=work.board.scoreboard.load().cores,
-                isolation=work.isolation,
+                isolation=work.executors.confinement.level,
+                missing=work.executors.confinement.missing(),
             )
         )
         logger.debug(
@@ -179,7 +180,7 @@ class Conversation:
 
     def _wait(self, task: Task) -> None:
         """Answer when a slot is free, and hold it for the client for a moment."""
-        refused = self.desk.refusal(task)
+        refused = self.desk.refusal(job_of(task), self.desk.look())
         if refused is not None:
             self.transport.send(Decline(refused.reason, refused.text))
             return
@@ -241,7 +242,7 @@ class Conversation:
         except UnsafePath as error:
             raise Refused(error.code, str(error)) from error
         finally:
-            if action.outcome:
+            if action.outcome and self.workplace.audit.kept:
                 self._keep(request, action, time.monotonic() - began)
 
     def _keep(self, request: Execute, action: Action, elapsed_s: float) -> None:

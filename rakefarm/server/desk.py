@@ -4,13 +4,14 @@ import os
 import platform
 import time
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from rakefarm.hours import is_within, parse_hours
 from rakefarm.market.bid import (
     Bid,
     Commitments,
     Job,
+    Load,
     Standing,
     bid,
     curve_of,
@@ -37,8 +38,16 @@ def licenses_of(task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys(need.value for need in task.needs if need.key == "license"))
 
 
+class Sight(Struct, frozen=True):
+    """One look at the scoreboard: the load, and what is promised, at this moment (monotonic seconds)."""
+
+    load: Load
+    promised: Commitments
+    at: float
+
+
 class Desk:
-    """Prices for one worker's conversations. For any thread."""
+    """Prices for one worker's conversations. For any thread. One look serves all that is to be known of a moment."""
 
     def __init__(self, workplace: Workplace) -> None:
         self._work = workplace
@@ -48,46 +57,44 @@ class Desk:
         self._terms_of = BidGuard(workplace.settings.bid, self._board)
         self._quiet = parse_hours(workplace.settings.quiet_hours)
 
+    def look(self) -> Sight:
+        """How it stands now."""
+        return Sight(self._board.load(), self._promised(), time.monotonic())
+
     def price(self, task: Task, leased: int = 0) -> Bid | Refusal:
         """What it costs now, or why it can't be had at all; so many of the slots that are leased are for this very
         task."""
-        job = job_of(task)
-        load, promised = self._board.load(), self._promised()
+        job, seen = job_of(task), self.look()
+        promised = seen.promised
         if leased:
             promised = structs.replace(promised, leased=max(0, promised.leased - leased))
-        return bid(job, load, promised, self._facilities(job), self._price, self._standing(), self._terms_of)
+        standing = self._standing()
+        facilities = self._facilities(job, seen.load)
+        return bid(job, seen.load, promised, facilities, self._price, standing, self._terms_of)
 
-    def refusal(self, task: Task) -> Refusal | None:
-        """Why the task can't be taken at any price, or None. Being full is no reason."""
-        job = job_of(task)
-        return refuse(job, self._board.load(), self._facilities(job), self._price)
+    def refusal(self, job: Job, seen: Sight) -> Refusal | None:
+        """Why the job can't be taken at any price, or None. Being full is no reason."""
+        return refuse(job, seen.load, self._facilities(job, seen.load), self._price)
 
-    def curve(self, task: Task) -> Curve:
-        """The curve of this moment, for tasks like this one."""
-        job, load, promised = job_of(task), self._board.load(), self._promised()
-        return curve_of(load, promised, self._standing(), self._run_s(job, promised))
+    def curve(self, job: Job, seen: Sight) -> Curve:
+        """The curve of that moment, for jobs like this one."""
+        return curve_of(seen.load, seen.promised, self._standing(), self.expect(job, seen)[0])
 
-    def expect(self, task: Task) -> tuple[float, float]:
-        """How long it is expected to run, started now (seconds), and what share of a core it gets."""
-        job, load, promised = job_of(task), self._board.load(), self._board.commitments()
+    def expect(self, job: Job, seen: Sight) -> tuple[float, float]:
+        """How long one more such job is expected to run (seconds), and what share of a core it gets."""
+        load, promised = seen.load, seen.promised
         commands = promised.running + promised.leased + cores_wanted(job.needs)
         share = rate(1.0, load.cores, load.busy, commands)
         return work_of(job, self._price) / (self._board.speed * share), share
 
-    def share(self, task: Task) -> float:
-        """What share of a core each command gets, with this one running."""
-        load, promised = self._board.load(), self._board.commitments()
-        return rate(1.0, load.cores, load.busy, max(1, promised.running) + cores_wanted(job_of(task).needs) - 1)
+    def share(self, job: Job, seen: Sight) -> float:
+        """What share of a core it gets beside the commands that run."""
+        return rate(1.0, seen.load.cores, seen.load.busy, seen.promised.running + cores_wanted(job.needs))
 
     def _promised(self) -> Commitments:
         promised = self._board.commitments()
         elsewhere = self._work.grants.elsewhere(promised.running + promised.leased)
         return structs.replace(promised, elsewhere=elsewhere) if elsewhere else promised
-
-    def _run_s(self, job: Job, promised: Commitments) -> float:
-        load = self._board.load()
-        commands = promised.running + promised.leased + cores_wanted(job.needs)
-        return work_of(job, self._price) / rate(self._board.speed, load.cores, load.busy, commands)
 
     def _standing(self) -> Standing:
         return Standing(
@@ -97,19 +104,21 @@ class Desk:
             version=time.monotonic_ns() // 1000,
         )
 
-    def _facilities(self, job: Job) -> Facilities:
-        settings = self._work.settings
-        load = self._board.load()
+    def _facilities(self, job: Job, load: Load) -> Facilities:
         status = os.statvfs(self._work.sandbox.path) if job.input_bytes else None
         return Facilities(
             cores=load.cores,
             memory_available=load.memory_available,
             disk_free=status.f_bavail * status.f_frsize if status else 1 << 62,
-            tools=frozenset([value for key, value in job.needs if key == "tool" and has_tool(value, settings.path)]),
+            tools=self._tools(job) if job.needs else frozenset(),
             licenses=self._licenses,
             architecture=ARCHITECTURE,
             draining=self._board.draining,
         )
+
+    def _tools(self, job: Job) -> frozenset[str]:
+        path = self._work.settings.path
+        return frozenset([value for key, value in job.needs if key == "tool" and has_tool(value, path)])
 
 
 def has_tool(name: str, search: str) -> bool:

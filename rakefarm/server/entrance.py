@@ -79,18 +79,19 @@ def _encrypted(settings: ServerSettings, environ: Mapping[str, str], key_file: s
     return Entrance("key" if key_file else "certificate", context, tls.certificate_bytes(path), key_file)
 
 
-def warn(entrance: Entrance) -> None:
-    """Say what an entrance without proof means, at every start."""
+def warn(entrance: Entrance, uids: str) -> None:
+    """Say what an entrance without proof means, at every start; `uids` is whom root's server has commands run as."""
+    user = f"user {os.geteuid()}" if os.geteuid() else f"users {uids}"
     if entrance.authentication == "insecure":
         logger.warning(
-            "INSECURE: anybody who can reach this address can run programs here as user %d, and read what they send;"
+            "INSECURE: anybody who can reach this address can run programs here as %s, and read what they send;"
             " make a key with 'rakefarm key new'",
-            os.geteuid(),
+            user,
         )
     elif entrance.authentication == "loopback":
         logger.warning(
-            "no key: every user of this machine can run programs here as user %d; make a key with 'rakefarm key new'",
-            os.geteuid(),
+            "no key: every user of this machine can run programs here as %s; make a key with 'rakefarm key new'",
+            user,
         )
 
 

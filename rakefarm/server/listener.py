@@ -27,8 +27,8 @@ from rakefarm.market.speed import FASTEST, SLOWEST
 from rakefarm.security.network import is_loopback
 from rakefarm.server import audit, door
 from rakefarm.server.entrance import StartError, open_socket, prepare, unix_path, warn
-from rakefarm.server.executor import probe_isolation
 from rakefarm.server.grants import Grants
+from rakefarm.server.isolation.choice import CannotConfine, ServerConfinement
 from rakefarm.server.pool import Pool, WorkersCannotStart
 from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
 from rakefarm.server.scoreboard import Scoreboard
@@ -89,7 +89,12 @@ class Listener:
             raise StartError(f"--shared-slots {shared_slots}: {error.strerror}") from error
         speed = settings.emulate.speed or load_speed(settings.cache_directory)
         self._scoreboard = Scoreboard(2 * settings.workers, settings.slots, speed)  # the pool says why twice
-        self._isolation = probe_isolation()
+        try:
+            self._confinement = ServerConfinement(settings, self._directory.path)
+        except CannotConfine as error:
+            self._close_socket()
+            self._directory.remove()
+            raise StartError(str(error)) from error
         self._signals, self._wakeup = socket.socketpair()
         self._signals.setblocking(False)
         self._wakeup.setblocking(False)
@@ -98,13 +103,14 @@ class Listener:
             self._grants,
             self._scoreboard,
             self._directory,
-            self._isolation,
+            self._confinement.of_worker,
             WayIn(self._entrance, self._board),
             self._close_in_worker,
         )
         self._accept_again = 0.0
 
     def _close_in_worker(self) -> None:
+        self._confinement.close()
         signal.set_wakeup_fd(-1)
         for sock in (self._socket, self._signals, self._wakeup):
             sock.close()
@@ -129,6 +135,7 @@ class Listener:
             self._close_socket()
             self._pool.end()
             self._grants.tokens.recover()
+            self._confinement.close()
             if not self._settings.emulate.cores:
                 save_speed(self._settings.cache_directory, self._scoreboard.speed)
             self._directory.remove()
@@ -140,7 +147,7 @@ class Listener:
                 os.unlink(self._unix_path)
 
     def _serve(self) -> int:
-        warn(self._entrance)
+        warn(self._entrance, self._settings.uids)
         self._pool.start()
         # psutil is imported only now, so that the workers don't carry it.
         from rakefarm.server.load import Sampler
@@ -224,7 +231,7 @@ class Listener:
         emulated = f" emulated-cores={self._settings.emulate.cores}" if self._settings.emulate.cores else ""
         bid = f" bid={self._settings.bid}" if self._settings.bid != DEFAULT else ""
         print(
-            f"listening on {where} slots={self._settings.slots} isolation={self._isolation}"
+            f"listening on {where} slots={self._settings.slots} {self._confinement}"
             f" authentication={self._entrance.authentication} encryption={'tls' if self._entrance.context else 'none'}"
             f" speed={self._scoreboard.speed:.2f}{emulated}{bid}",
             flush=True,

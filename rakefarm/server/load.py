@@ -116,21 +116,3 @@ def owner_idle_s() -> float:
             with contextlib.suppress(OSError):
                 youngest = min(youngest, max(0.0, time.time() - os.stat(f"/dev/{user.terminal}").st_atime))
     return youngest
-
-
-def tree_usage(pid: int) -> tuple[float, int]:
-    """CPU seconds and resident bytes of all that a running executor has started; zeros when it is gone."""
-    cpu_s, memory_bytes = 0.0, 0
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        return 0.0, 0
-    for child in children:
-        try:
-            with child.oneshot():
-                times = child.cpu_times()
-                cpu_s += times.user + times.system + times.children_user + times.children_system
-                memory_bytes += child.memory_info().rss
-        except psutil.Error:
-            continue
-    return cpu_s, memory_bytes

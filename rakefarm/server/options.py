@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from rakefarm.config import ConfigError, ServerSettings, load_settings
+from rakefarm.config import ConfigError, Limits, ServerSettings, load_settings
+from rakefarm.levels import LEVELS
 from rakefarm.market.needs import parse_size
 from rakefarm.security import PROMISE
 from rakefarm.server.bid_guard import find_bid
@@ -31,9 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache-size", metavar="SIZE", help="cap of the content store, such as 10G; 0 keeps nothing")
     parser.add_argument(
+        "--shared", metavar="DIR", action="append", help="directory that commands may read; may be repeated"
+    )
+    parser.add_argument(
+        "--isolation",
+        metavar="LEVEL",
+        help="what confines commands: auto (default: the highest that holds here), " + ", ".join(LEVELS),
+    )
+    parser.add_argument(
         "--bid", metavar="NAME", help="how prices are made: finish (default), flat, load-average, cpu, or FILE.py:NAME"
     )
-    parser.add_argument("--shared", metavar="DIR", help="directory that commands find in $RAKEFARM_SHARED")
     parser.add_argument(
         "--key-file", metavar="FILE", help="the keys that open this server (default: $XDG_CONFIG_HOME/rakefarm/keys)"
     )
@@ -41,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--insecure", action="store_true", help="listen on the network without a key: anybody can run programs here"
     )
     parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
+    parser.add_argument("--selftest", action="store_true", help="show what each level of isolation stops here, and end")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     parser.add_argument("--shared-slots", metavar="FILE", help="take slots from this fifo, which others share")
     parser.add_argument(
@@ -79,9 +88,11 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         if changes["cache_size"] is None:
             raise ConfigError(f"--cache-size {size}: not a size; write bytes, or 512M, 10G")
     if options.shared is not None:
-        if not os.path.isdir(options.shared):
-            raise ConfigError(f"--shared {options.shared}: not a directory")
-        changes["shared"] = os.path.abspath(options.shared)
+        changes["shared"] = tuple([os.path.abspath(path) for path in options.shared])
+    if (isolation := options.isolation or environ.get("RAKEFARM_ISOLATION")) is not None:
+        if isolation not in ("auto", *LEVELS):
+            raise ConfigError(f"isolation {isolation!r}: choose one of auto, {', '.join(LEVELS)}")
+        changes["isolation"] = isolation
     if (bid := options.bid or environ.get("RAKEFARM_BID")) is not None:
         changes["bid"] = bid
     for name in ("key_file", "audit_log"):
@@ -105,7 +116,22 @@ def _fill_in(settings: ServerSettings, environ: Mapping[str, str]) -> ServerSett
     cache = settings.cache_directory or os.path.join(home, "rakefarm", "store")
     bid = _located(settings.bid)
     find_bid(bid)
-    return structs.replace(settings, slots=slots, workers=workers, cache_directory=cache, bid=bid)
+    for path in settings.shared:
+        if not os.path.isdir(path):
+            raise ConfigError(f"shared: {path} is not a directory")
+    return structs.replace(
+        settings,
+        slots=slots,
+        workers=workers,
+        cache_directory=cache,
+        bid=bid,
+        limits=_fill_in_limits(settings.limits),
+    )
+
+
+def _fill_in_limits(limits: Limits) -> Limits:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return structs.replace(limits, memory=limits.memory or memory * 3 // 4, box_size=limits.box_size or memory // 2)
 
 
 def _located(bid: str) -> str:

@@ -19,6 +19,7 @@ from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import handoff
 from rakefarm.server.grants import Grants
+from rakefarm.server.isolation.confinement import Confinement
 from rakefarm.server.sandbox import ServerDirectory, remove_tree
 from rakefarm.server.scoreboard import Scoreboard
 from rakefarm.server.worker import BOOT_FAILED, WayIn, exit_child, run_worker
@@ -59,7 +60,7 @@ class Pool:
         grants: Grants,
         scoreboard: Scoreboard,
         directory: ServerDirectory,
-        isolation: str,
+        confine: Callable[[int], Confinement],
         way_in: WayIn,
         close_in_worker: Callable[[], None],
     ) -> None:
@@ -67,7 +68,7 @@ class Pool:
         self._grants = grants
         self._scoreboard = scoreboard
         self._directory = directory
-        self._isolation = isolation
+        self._confine = confine
         self._way_in = way_in
         self._close_in_worker = close_in_worker
         self._members: dict[int, _Member] = {}
@@ -114,7 +115,7 @@ class Pool:
                     self._grants,
                     self._scoreboard,
                     self._directory.worker_directory(number),
-                    self._isolation,
+                    self._confine(number),
                     self._way_in,
                 )
             except BaseException:

@@ -1,9 +1,13 @@
-"""Directories that commands run in: one root a server, one directory a worker, one subdirectory an action.
+"""Directories that commands run in: one root a server, one directory a worker, and in it one an executor.
 
-    ROOT/rakefarm-UID/SERVER/lock              held by the listener for as long as it lives
-    ROOT/rakefarm-UID/SERVER/slots/N           see `slots`
-    ROOT/rakefarm-UID/SERVER/worker-N/A/box    an action's working directory: inputs, and what the command makes
-    ROOT/rakefarm-UID/SERVER/worker-N/A/tmp    its TMPDIR and HOME
+    ROOT/rakefarm-UID/SERVER/lock                      held by the listener for as long as it lives
+    ROOT/rakefarm-UID/SERVER/slots/N                   see `slots`
+    ROOT/rakefarm-UID/SERVER/worker-N/executor-N/box   an action's working directory: inputs, and what its command makes
+    ROOT/rakefarm-UID/SERVER/worker-N/executor-N/tmp   its TMPDIR and HOME
+
+Where executors have roots of their own, the last two may be in a file system that nobody else sees (see `isolation`). A
+server of root's has the commands of each worker run as another user, who can pass through these directories and owns
+what is in the last two, but only while the command runs.
 
 A server that crashed can't tidy up; the next one to start takes the lock of every directory it finds, and where it
 gets it, the owner is dead and the directory goes. ROOT is a file system in memory where that has room.
@@ -19,10 +23,21 @@ import tempfile
 
 ROOMY_BYTES = 1 << 30
 """A file system in memory with less free than this is passed over."""
+_PRIVATE = 0o700
+_PASSABLE = 0o711
+"""For root's: who runs commands can pass, but not look."""
 
 
 class SandboxError(Exception):
     """No directory to run commands in; the text says what was tried and what to do."""
+
+
+def in_memory(path: str) -> bool:
+    """Whether `path` is in a file system in memory."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        device = os.stat(path).st_dev
+        number = b"%d:%d" % (os.major(device), os.minor(device))
+        return any(line.split()[2] == number and b" - tmpfs " in line for line in file)
 
 
 def choose_root(configured: str, tmpdir: str) -> str:
@@ -43,11 +58,13 @@ class ServerDirectory:
     """In the listener: the server's own directory, locked for as long as the listener lives."""
 
     def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
         parent = os.path.join(os.path.abspath(root), f"rakefarm-{os.geteuid()}")  # executors change directory
         try:
             _make_private(parent)
             sweep(parent)
             self.path = tempfile.mkdtemp(prefix="server-", dir=parent)
+            os.chmod(self.path, _PRIVATE if os.geteuid() else _PASSABLE)
             self._lock = os.open(os.path.join(self.path, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -73,13 +90,14 @@ class ServerDirectory:
 
 
 def _make_private(path: str) -> None:
-    """Make `path` a directory of our own, mode 0700. A stranger's, or a link put there in wait, is refused."""
+    """Make `path` a directory of our own, that nobody else can list. A stranger's, or a link put there in wait, is
+    refused."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise OSError(errno.EPERM, "it is there already and not a directory of ours", path)
-    os.chmod(path, 0o700)
+    os.chmod(path, _PRIVATE if os.geteuid() else _PASSABLE)
 
 
 def sweep(parent: str) -> None:
@@ -100,16 +118,15 @@ def sweep(parent: str) -> None:
 
 
 class WorkerSandbox:
-    """In a worker: makes and removes the directories of its actions."""
+    """In a worker: its directory, in which its executors have theirs. With `uid` commands run as that user."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, uid: int = 0) -> None:
         self.path = os.fsencode(path)
         remove_tree(path)  # what the worker before us left, if it was killed: its numbers are ours, too
         os.makedirs(path, mode=0o700, exist_ok=True)
-
-    def make(self, number: int) -> "ActionDirectory":
-        """A fresh directory for an action. Raises OSError when the disk is full or not writable."""
-        return ActionDirectory(os.path.join(self.path, b"%d" % number))
+        if uid:
+            os.chown(path, 0, uid)
+            os.chmod(path, 0o710)
 
     def remove(self) -> None:
         """Remove the worker's directory with all that is in it."""
@@ -117,17 +134,43 @@ class WorkerSandbox:
 
 
 class ActionDirectory:
-    """An action's directory: `box` is where the command runs, `tmp` its scratch space."""
+    """An action's directory in its executor's, `home`: `box` is where the command runs, `tmp` its scratch space.
 
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-        self.box = path + b"/box"
-        self.tmp = path + b"/tmp"
+    With `uid` the command runs as that user, to whom both belong between `hand_over` and `take_back`, so that nobody
+    else's command can meddle while files are put there and fetched.
+    """
+
+    def __init__(self, home: bytes, uid: int = 0) -> None:
+        self.box = home + b"/box"
+        self.tmp = home + b"/tmp"
+        self._uid = uid
         self._made: set[bytes] = set()
         self._expected: set[bytes] = set()
-        os.mkdir(path, 0o700)
         os.mkdir(self.box, 0o700)
         os.mkdir(self.tmp, 0o700)
+
+    def own(self, descriptor: int) -> None:
+        """Give a file that was put in the box to who runs the command."""
+        if self._uid:
+            os.fchown(descriptor, self._uid, self._uid)
+
+    def hand_over(self) -> None:
+        """Everything is there, and the command may come."""
+        if self._uid:
+            for path in (self.box, self.tmp):
+                os.chown(path, self._uid, self._uid)
+
+    def take_back(self) -> None:
+        """The command has ended. It may have taken away its own directory, or put a link there."""
+        if self._uid:
+            for path in (self.box, self.tmp):
+                with contextlib.suppress(OSError):
+                    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    try:
+                        os.fchown(handle, 0, 0)
+                        os.fchmod(handle, 0o700)
+                    finally:
+                        os.close(handle)
 
     def locate(self, path: bytes) -> bytes:
         """The full path of a checked relative `path`, its directories made."""
@@ -139,8 +182,7 @@ class ActionDirectory:
         """The directories on the way to a checked relative `path`."""
         cut = path.rfind(b"/")
         if cut > 0 and path[:cut] not in self._made:
-            os.makedirs(self.box + b"/" + path[:cut], exist_ok=True)
-            self._made.add(path[:cut])
+            self._make_directories(path[:cut])
 
     def expect(self, path: bytes) -> None:
         """A file that `remove` will find; where it finds no other, it need not look for any."""
@@ -148,16 +190,33 @@ class ActionDirectory:
         if b"/" not in path:
             self._expected.add(path)
 
-    def remove(self) -> None:
-        """Remove it, whatever the command left there."""
+    def _make_directories(self, path: bytes) -> None:
+        """Make `path` and what leads to it. Nobody else can have put anything there: the box is still ours alone."""
+        cut = path.find(b"/")
+        while True:
+            part = path if cut < 0 else path[:cut]
+            if part not in self._made:
+                self._made.add(part)
+                os.mkdir(self.box + b"/" + part)
+                if self._uid:
+                    os.chown(self.box + b"/" + part, self._uid, self._uid)
+            if cut < 0:
+                return
+            cut = path.find(b"/", cut + 1)
+
+    def remove(self) -> bool:
+        """Remove it, whatever the command left there; False when something stays."""
         try:
             for path in self._expected:
                 os.unlink(self.box + b"/" + path)
             os.rmdir(self.tmp)
             os.rmdir(self.box)
-            os.rmdir(self.path)
         except OSError:
-            remove_tree(os.fsdecode(self.path))
+            for directory in (self.box, self.tmp):
+                remove_tree(os.fsdecode(directory))
+                if os.path.lexists(directory):
+                    return False
+        return True
 
 
 def remove_tree(path: str) -> None:

@@ -35,6 +35,8 @@ _DRAINING_OFFSET = _HEADER.size - _NUMBER.size
 _REPLACED_OFFSET = _HEADER.size + _STANDING.size - _NUMBER.size
 _CELLS_OFFSET = _HEADER.size + _STANDING.size
 NEVER = 0.0
+REMEMBERED_S = 0.05
+"""How long a sample that was read is not read again while there is no newer one."""
 
 
 class Cell(Struct, frozen=True):
@@ -56,7 +58,10 @@ class Scoreboard:
         self.roster = Roster(workers, slots)
         self._slots_offset = _CELLS_OFFSET + workers * _CELL.size
         self._map = mmap.mmap(-1, self._slots_offset + slots * _SLOT.size)
+        self._cells = struct.Struct("=" + _CELL.format.removeprefix("=") * workers)
+        self._slots = struct.Struct("=" + _SLOT.format.removeprefix("=") * slots)
         self._version = 0
+        self._seen: tuple[int, float, Load] | None = None  # the last sample that was read: its version, and when
         self._write(_HEADER.size, _STANDING.pack(speed, 0.0, time.monotonic(), 0))
         self._first = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # of all processes one can read it
 
@@ -83,11 +88,16 @@ class Scoreboard:
         self._map[position : position + len(data)] = data
 
     def load(self) -> Load:
-        """The newest sample, with its age."""
+        """The newest sample, with its age as of a moment ago."""
+        seen, now = self._seen, time.monotonic()
+        if seen is not None and seen[0] == _NUMBER.unpack_from(self._map)[0] and now - seen[1] < REMEMBERED_S:
+            return seen[2]
         while True:
             version, taken_at, cores, busy, io_wait, available, total, *rest, _ = _HEADER.unpack_from(self._map)
             if not version % 2 and _NUMBER.unpack_from(self._map, 0)[0] == version:
-                return Load(cores, busy, io_wait, available, total, max(0.0, time.monotonic() - taken_at), *rest)
+                load = Load(cores, busy, io_wait, available, total, max(0.0, now - taken_at), *rest)
+                self._seen = version, now, load
+                return load
 
     @property
     def draining(self) -> bool:
@@ -113,7 +123,7 @@ class Scoreboard:
     def faults(self, half_life_s: float) -> float:
         """Faults of the host, decayed until now."""
         _, faults, counted_at, _ = _STANDING.unpack_from(self._map, _HEADER.size)
-        return decayed(faults, time.monotonic() - counted_at, half_life_s)
+        return decayed(faults, time.monotonic() - counted_at, half_life_s) if faults else 0.0
 
     def add_fault(self, half_life_s: float) -> None:
         """The host, not a user's command, failed."""
@@ -144,8 +154,10 @@ class Scoreboard:
 
     def write_cell(self, worker: int, cell: Cell) -> None:
         """In worker number `worker`: put up its numbers."""
-        data = _CELL.pack(cell.running, cell.waiting, cell.leased, cell.closed, cell.waiting_since)
-        self._write(_CELLS_OFFSET + worker * _CELL.size, data)
+        position = _CELLS_OFFSET + worker * _CELL.size
+        self._map[position : position + _CELL.size] = _CELL.pack(
+            cell.running, cell.waiting, cell.leased, cell.closed, cell.waiting_since
+        )
 
     def read_cell(self, worker: int) -> Cell:
         """The numbers of one worker."""
@@ -167,20 +179,18 @@ class Scoreboard:
 
     def commitments(self) -> Commitments:
         """What all workers together have promised."""
-        now = time.monotonic()
-        running = waiting = leased = 0
-        for run, wait, lease, _, _ in _CELL.iter_unpack(self._map[_CELLS_OFFSET : self._slots_offset]):
-            running += run
-            waiting += wait
-            leased += lease
-        ends = [end - now for owner, end in _SLOT.iter_unpack(self._map[self._slots_offset :]) if owner]
-        ends.sort()
-        return Commitments(self.slots, running, waiting, leased, tuple(ends))
+        cells = self._cells.unpack_from(self._map, _CELLS_OFFSET)
+        slots = self._slots.unpack_from(self._map, self._slots_offset)
+        ends: tuple[float, ...] = ()
+        if any(slots[::2]):
+            now = time.monotonic()
+            ends = tuple(sorted([end - now for owner, end in zip(slots[::2], slots[1::2], strict=True) if owner]))
+        return Commitments(self.slots, sum(cells[::5]), sum(cells[1::5]), sum(cells[2::5]), ends)
 
     def longest_waiting(self) -> float:
         """Since when the one has waited that has waited longest, over all workers; 0 when nobody waits."""
-        cells = _CELL.iter_unpack(self._map[_CELLS_OFFSET : self._slots_offset])
-        return min((cell[4] for cell in cells if cell[4]), default=NEVER)
+        since = self._cells.unpack_from(self._map, _CELLS_OFFSET)[4::5]
+        return min(filter(None, since), default=NEVER)
 
 
 class WorkerBoard:
@@ -197,7 +207,7 @@ class WorkerBoard:
         self._next_turn = 1
 
     def _publish(self) -> None:
-        since = min(self._waiting.values(), default=(NEVER, 0))[0]
+        since = min(self._waiting.values())[0] if self._waiting else NEVER
         cell = Cell(self._running, len(self._waiting), self._leased, self._closed, since)
         self.scoreboard.write_cell(self._worker, cell)
 
@@ -240,12 +250,18 @@ class WorkerBoard:
     def begin(self, slot: int, run_s: float, leased: bool = False) -> None:
         """A command is committed to `slot`, which may have been leased, and is expected to take `run_s` seconds."""
         self.scoreboard.write_slot(slot, self._worker, time.monotonic() + run_s)
-        self.count(running=1, leased=-leased)
+        with self._lock:
+            self._running += 1
+            self._leased -= leased
+            self._publish()
 
     def end(self, slot: int) -> None:
         """The command in `slot` has ended, and the slot is about to be given back."""
         self.scoreboard.write_slot(slot, None, 0.0)
-        self.count(running=-1)
+        with self._lock:
+            self._running -= 1
+            assert self._running >= 0
+            self._publish()
 
     # --- turns ----------------------------------------------------------------------------------------
 

@@ -85,7 +85,8 @@ class Staging:
     def _place(self, entry: Input, beat: Beat) -> bool:
         with self._failing("placed"):
             target = self._directory.locate(entry.path)
-            if not self._store.copy_to(entry.sha256, entry.size, target, entry.mode or 0o600, beat):
+            mode, own = entry.mode or 0o600, self._directory.own
+            if not self._store.copy_to(entry.sha256, entry.size, target, mode, own, beat):
                 return False
             self._settle(entry, target)
         return True
@@ -127,6 +128,7 @@ class Staging:
         finally:
             if descriptor is not None:
                 with contextlib.suppress(OSError):
+                    self._directory.own(descriptor)
                     os.fchmod(descriptor, entry.mode or 0o600)
                 os.close(descriptor)
         if digest.digest() != entry.sha256:

@@ -22,6 +22,7 @@ import os
 import tempfile
 import time
 import weakref
+from collections.abc import Callable
 
 from rakefarm.digest import CHUNK_BYTES, Beat, hash_descriptor, no_beat
 
@@ -29,6 +30,10 @@ SMALL_BYTES = 1 << 20
 EVICT_TO = 0.7
 EVICT_AT = 0.85
 ABANDONED_S = 86_400.0
+
+
+def keep(descriptor: int) -> None:
+    """A file stays its maker's."""
 
 
 class Store:
@@ -93,10 +98,19 @@ class Store:
         except OSError:
             return False
 
-    def copy_to(self, digest: bytes, size: int, target: bytes, mode: int, beat: Beat = no_beat) -> bool:
+    def copy_to(
+        self,
+        digest: bytes,
+        size: int,
+        target: bytes,
+        mode: int,
+        own: Callable[[int], None] = keep,
+        beat: Beat = no_beat,
+    ) -> bool:
         """Copy a blob to the new file `target`; False when it isn't there, or is damaged (it is then removed).
 
-        `beat` is called now and then during a long copy. Raises OSError when `target` can't be written.
+        `own` is given the new file's descriptor, to give it to somebody; `beat` is called now and then during a long
+        copy. Raises OSError when `target` can't be written.
         """
         path = self._path(digest)
         try:
@@ -111,7 +125,7 @@ class Store:
             if self._verified.get(digest) != identity and not self._verify(blob, path, digest, beat):
                 return False
             self._verified[digest] = identity
-            _copy(blob, target, size, mode, beat)
+            _copy(blob, target, size, mode, own, beat)
         finally:
             os.close(blob)
         return True
@@ -145,7 +159,7 @@ class Store:
             file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.unlink(name)
-                _copy(file, name, size, 0o400, beat)
+                _copy(file, name, size, 0o400, keep, beat)
             finally:
                 os.close(file)
             try:
@@ -210,7 +224,7 @@ def _is_unlocked(path: bytes) -> bool:
     return True
 
 
-def _copy(source: int, target: bytes, size: int, mode: int, beat: Beat) -> None:
+def _copy(source: int, target: bytes, size: int, mode: int, own: Callable[[int], None], beat: Beat) -> None:
     """Copy an open file to the new file `target`, within the kernel."""
     copy = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -224,6 +238,7 @@ def _copy(source: int, target: bytes, size: int, mode: int, beat: Beat) -> None:
                 raise OSError(errno.EIO, "the file became shorter while it was copied", os.fsdecode(target))
             position += sent
             beat()
+        own(copy)
         os.fchmod(copy, mode)
     except BaseException:
         os.unlink(target)

@@ -26,7 +26,12 @@ LICENSE_LOOK_MS = 50
 
 def take_now(work: Workplace, licenses: Sequence[str], user: int) -> Grant | None:
     """A grant for that user without waiting, unless somebody else waits for one."""
-    if not work.board.is_next(None) or work.grants.others_wait:
+    return try_take(work, licenses, user) if work.board.is_next(None) else None
+
+
+def try_take(work: Workplace, licenses: Sequence[str], user: int) -> Grant | None:
+    """A grant for that user if one is free and nobody waits whom the scoreboard does not know."""
+    if work.grants.others_wait:
         return None
     grant = work.grants.try_take(licenses)
     if grant is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -23,10 +24,11 @@ from rakefarm.server.desk import Desk
 from rakefarm.server.entrance import Entrance
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import Grants
+from rakefarm.server.isolation.confinement import Confinement
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
 from rakefarm.server.store import Store
-from rakefarm.server.workplace import Workplace
+from rakefarm.server.workplace import Workplace, environments
 
 
 class WayIn(Struct, frozen=True):
@@ -40,6 +42,8 @@ BOOT_FAILED = 3
 """Exit status of a worker that can't even start: starting another would fail the same way."""
 STACK_BYTES = 512 << 10
 """A thread's stack; a thousand idle connections are a thousand of these, touched for some 20 kB each."""
+GC_ALLOCATIONS = 20_000
+"""How many objects more than before the collector looks through the young ones: an action makes hundreds, no cycles."""
 DRAIN_POLL_S = 0.05
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE_BYTES = 1 << 20
@@ -52,7 +56,7 @@ def run_worker(
     grants: Grants,
     scoreboard: Scoreboard,
     directory: str,
-    isolation: str,
+    confinement: Confinement,
     way_in: WayIn,
 ) -> int:
     """In the worker, for all its life; answers its exit status."""
@@ -60,10 +64,11 @@ def run_worker(
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     _give_memory_back()
+    gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
     try:
-        executors = Executors([channel])
+        executors = Executors([channel], confinement, directory, settings.slots)
         _raise_open_files()  # only now: commands get the limit that the server was started with
-        sandbox = WorkerSandbox(directory)
+        sandbox = WorkerSandbox(directory, confinement.uid)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
         worker_grants = grants.open(number)
         audit = AuditLog(settings.audit_log)
@@ -75,7 +80,8 @@ def run_worker(
         return BOOT_FAILED
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
-    work = Workplace(settings, worker_grants, board, store, sandbox, executors, isolation, name, admission, audit)
+    passing = environments(settings)
+    work = Workplace(settings, worker_grants, board, store, sandbox, executors, name, admission, audit, passing)
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work, way_in.door)
     try:

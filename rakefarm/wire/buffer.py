@@ -36,7 +36,7 @@ class Buffer:
 
     def peek(self, count: int) -> bytes:
         """Up to `count` bytes from the front, without consuming them."""
-        return bytes(self.data[self.start : self.start + count])
+        return bytes(memoryview(self.data)[self.start : self.start + count])
 
     def take(self, count: int) -> bytes | None:
         """Exactly `count` bytes, consumed, or None when there are fewer."""
@@ -44,8 +44,12 @@ class Buffer:
         if end > len(self.data):
             return None
         taken = bytes(memoryview(self.data)[self.start : end])
-        self.start = end
+        self.skip(count)
+        return taken
+
+    def skip(self, count: int) -> None:
+        """Consume so many of the bytes that are there."""
+        self.start += count
         if self.start > 65536:
             del self.data[: self.start]
             self.start = 0
-        return taken

@@ -138,6 +138,7 @@ class Welcome(Struct, frozen=True):
     """server: the version that we speak, and what this server is. `slots` bounds commands at one time.
 
     `proof` is the server's own, empty when it asked for none. `authentication` is one of `AUTHENTICATIONS`.
+    `isolation` is one of `rakefarm.levels.LEVELS`, `missing` those of its PROTECTIONS that are not in force.
     """
 
     version: int
@@ -149,6 +150,7 @@ class Welcome(Struct, frozen=True):
     slots: int
     cores: int
     isolation: str
+    missing: tuple[str, ...]
 
 
 AUTHENTICATIONS = {
@@ -277,6 +279,7 @@ OUTCOMES = {
     "exited": "the command ended by itself",
     "signalled": "a signal ended the command",
     "timed_out": "the action's own time limit ended the command",
+    "over_limit": "the command took more than this server allows, of what `detail` names",
     "missing_output": "the command ended well but did not make a declared output",
     "unfit_output": "the command ended well but made a file that can not be returned, which `detail` names",
     "unfit_command": "the command could not be started, and could not be anywhere: it is too long, say",

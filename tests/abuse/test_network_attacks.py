@@ -14,7 +14,19 @@ from pathlib import Path
 import psutil
 import pytest
 from secure_vocabulary import SecureClient, is_refused, open_keyed_server
-from server_vocabulary import A_QUOTE, A_WAIT, Client, Gate, Server, encode, execute, hello, open_server, wait_until
+from server_vocabulary import (
+    A_QUOTE,
+    A_WAIT,
+    Client,
+    Gate,
+    Server,
+    encode,
+    execute,
+    hello,
+    open_server,
+    open_to_commands,
+    wait_until,
+)
 
 from rakefarm.security.keys import Key, read_keys
 from rakefarm.wire import Limits
@@ -91,6 +103,7 @@ def is_open(sock: socket.socket) -> bool:
 def test_a_stranger_runs_commands_where_there_is_no_key_and_nowhere_else(
     open_one: Server, keyed: Server, tmp_path: Path
 ) -> None:
+    open_to_commands(tmp_path)
     victim = tmp_path / "victim"
     command = f"echo owned > '{victim}'".encode()
     with Client(open_one.host, open_one.port) as stranger:

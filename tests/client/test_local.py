@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from rakefarm import process
+from rakefarm.capture import Capture
 from rakefarm.client.inputs import Hasher
 from rakefarm.client.local import LocalResult, needs_staging, run_here, run_staged
 from rakefarm.client.outputs import Incoming
@@ -58,7 +59,7 @@ def staged(what: Action, cancel: int, incoming: Incoming) -> LocalResult:
     return run_staged(what, Hasher().manifest(what.requires), ENVIRON, cancel, incoming)
 
 
-def text_of(capture: process.Capture) -> bytes:
+def text_of(capture: Capture) -> bytes:
     return b"".join(capture.pieces())
 
 

@@ -150,6 +150,8 @@ def test_what_this_machine_has_won_is_no_local_action():
     assert (summary.remote, summary.won_here, summary.local, summary.fell_back) == (0, 1, 1, 0)
     assert next(iter(summary.lines(ended()))) == "0 remote, 1 won by this machine, 1 local"
     assert summary.nothing_ran_remotely == ""  # no other host was named
+    embedded = [started(("local",), embedded=True), queued(1), placed(1, "local"), finished(1, "local")]
+    assert lines(*embedded)[0] == "1 on the embedded farm, 0 local"
     events = [started(("local", "lab1:6238")), queued(1), placed(1, "local"), finished(1, "local")]
     assert summary_of(*events).nothing_ran_remotely.endswith("a host was named: this machine had the lowest price")
 

@@ -68,6 +68,27 @@ def test_a_set_begins_with_one_question_a_sort_to_every_host(plan: PlanPolicy) -
     assert 2 in dict(asked), "one of them for the link"
 
 
+@pytest.mark.parametrize("free", [(0.0,), (0.0, 0.3), (0.0, 0.0, 0.3), (0.0, 0.2, 0.3)])
+@pytest.mark.parametrize("running", [0, 1, 2])
+def test_the_short_way_for_one_host_awards_what_the_plan_would(
+    monkeypatch: pytest.MonkeyPatch, free: tuple[float, ...], running: int
+) -> None:
+    def awards(short: bool) -> list[object]:
+        view = HandView()
+        plan = PlanPolicy(view)
+        if not short:
+            monkeypatch.setattr(plan, "_refill", lambda *_: None)
+        jobs = make_jobs(4.0, 3.0, 2.0, 1.0)
+        plan.handle(SetStarted(jobs, facts("a", slots=len(free))))
+        plan.handle(Quoted(jobs[0], "a", 8.0, 4.0, curve(*free)))
+        told = [*plan.handle(slot_free("a", curve(*free)))]
+        view.time_s += 0.1
+        told += plan.handle(Finished(jobs[0], "a", 1.0, curve(*free, running=running), True))
+        return [effect for effect in told if not isinstance(effect, WakeAt)]
+
+    assert awards(short=True) == awards(short=False)
+
+
 def test_no_hosts_no_questions(plan: PlanPolicy) -> None:
     assert list(plan.handle(SetStarted(make_jobs(1.0), ()))) == []
 

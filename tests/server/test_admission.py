@@ -105,7 +105,7 @@ def test_the_challenge_tells_nothing_and_differs_each_time(server: Server) -> No
     assert len(nonces) == 5
 
 
-EARLY = [execute(), A_QUOTE, Ack(), Challenge(bytes(32)), Welcome(1, (), b"", "", "", "", 1, 1, "")]
+EARLY = [execute(), A_QUOTE, Ack(), Challenge(bytes(32)), Welcome(1, (), b"", "", "", "", 1, 1, "", ())]
 
 
 @pytest.mark.parametrize("message", EARLY, ids=lambda message: type(message).__name__)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec import structs
 from server_vocabulary import Gate, is_alive, other_process, processes_in, variables, wait_until
 
-from rakefarm.server import executor as executor_module
-from rakefarm.server.executor import pid_namespace_works, probe_isolation
 from rakefarm.server.executors import Executor, ExecutorLost, Executors
+from rakefarm.server.isolation.confinement import Confinement
+from rakefarm.server.isolation.probe import try_level
 from rakefarm.server.job import INLINE_BYTES, Ended, Job
 
 MIB = 1 << 20
@@ -21,33 +22,33 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 @pytest.fixture(scope="module")
-def namespaces_work() -> bool:
+def own_processes_work(tmp_path_factory: pytest.TempPathFactory) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the test runner's watchdog is a thread
-        return pid_namespace_works()
+        return try_level("process", Confinement(), str(tmp_path_factory.mktemp("probe"))).own_processes
 
 
 @pytest.fixture(params=[True, False], ids=["namespace", "subreaper"])
-def confinement(request: pytest.FixtureRequest, namespaces_work: bool, monkeypatch: pytest.MonkeyPatch) -> bool:
+def confinement(request: pytest.FixtureRequest, own_processes_work: bool) -> Confinement:
     """With PID namespaces, where the kernel allows them, and without."""
-    if request.param and not namespaces_work:
+    if request.param and not own_processes_work:
         pytest.skip("the kernel allows no PID namespaces here")
-    if not request.param:
-        monkeypatch.setattr(executor_module, "pid_namespace_works", lambda: False)
-    return bool(request.param)
+    return Confinement(level="process", own_processes=request.param)
 
 
-def make_executors() -> Executors:
+def make_executors(confinement: Confinement, place: Path) -> Executors:
+    place.joinpath("executors").mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return Executors([])
+        return Executors([], confinement, str(place / "executors"), 4)
 
 
 @pytest.fixture
-def executors(confinement: bool, tmp_path: Path) -> Iterator[Executors]:
-    made = make_executors()
+def executors(confinement: Confinement, tmp_path: Path) -> Iterator[Executors]:
+    made = make_executors(confinement, tmp_path)
     yield made
     made.end_all()
+    assert os.listdir(tmp_path / "executors") == []
     wait_until(lambda: not is_alive(made.nursery_pid))
     wait_until(lambda: not processes_in(tmp_path), "all processes gone")
 
@@ -55,11 +56,9 @@ def executors(confinement: bool, tmp_path: Path) -> Iterator[Executors]:
 def job(tmp_path: Path, command: str | bytes, timeout_s: float = 0.0, **environment: str) -> Job:
     """A job whose processes carry the test's directory in their environment."""
     tmp_path.joinpath("box").mkdir(exist_ok=True)
-    tmp_path.joinpath("tmp").mkdir(exist_ok=True)
     return Job(
         command=command.encode() if isinstance(command, str) else command,
         directory=os.fsencode(tmp_path / "box"),
-        spill_directory=os.fsencode(tmp_path / "tmp"),
         environment={
             variable.name: variable.value for variable in variables(PATH=PATH, MARK=str(tmp_path), **environment)
         },
@@ -171,6 +170,31 @@ DAEMONS = {
 }
 
 
+def test_a_command_is_stopped_on_our_word(executors: Executors, tmp_path: Path) -> None:
+    executor, gate = executors.take(), Gate(tmp_path)
+    executor.start(job(tmp_path, b"echo begun; " + gate.command))
+    gate.wait_reached()
+    executor.stop()
+    ended, _ = executor.finish()
+    assert (ended.outcome, ended.stdout) == ("stopped", b"begun\n")
+    assert run(executor, job(tmp_path, "exit 5")).status == 5, "the executor lives"
+
+
+def test_output_is_cut_where_it_is_too_much_and_the_command_never_knows(executors: Executors, tmp_path: Path) -> None:
+    limited = structs.replace(job(tmp_path, "yes | head -c 3000000; echo good >&2"), stdout_most=1000)
+    ended = run(executors.take(), limited)
+    assert (ended.outcome, ended.status, ended.stderr) == ("exited", 0, b"good\n")
+    assert ended.stdout == b"y\n" * 500 + b"\n[rakefarm: cut here: 2999000 more bytes were written]\n"
+
+
+def test_few_idle_executors_are_kept(executors: Executors) -> None:
+    taken = [executors.take() for _ in range(6)]
+    for executor in taken:
+        executors.give_back(executor)
+    assert [executor.alive for executor in taken[:4]] == [True] * 4
+    assert len(executors._all) == 4
+
+
 @pytest.mark.parametrize("daemon", DAEMONS.values(), ids=DAEMONS)
 def test_a_daemon_is_dead_before_the_answer_comes(executors: Executors, tmp_path: Path, daemon: str) -> None:
     executor = executors.take()
@@ -179,6 +203,17 @@ def test_a_daemon_is_dead_before_the_answer_comes(executors: Executors, tmp_path
     assert (ended.outcome, ended.status) == ("exited", 4)
     assert commands_in(tmp_path, executors) == []
     assert run(executor, job(tmp_path, "exit 5")).status == 5, "the executor lives"
+
+
+def test_who_does_not_wait_for_a_long_command_gets_its_end_later(executors: Executors, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    executor = executors.take()
+    executor.start(job(tmp_path, gate.command))
+    assert executor.finish_soon() is None
+    gate.open()
+    ended, _ = executor.finish()
+    assert (ended.outcome, ended.status) == ("exited", 0)
+    executors.give_back(executor)
 
 
 def test_an_executor_is_used_again_and_leaks_nothing(executors: Executors, tmp_path: Path) -> None:
@@ -198,18 +233,20 @@ def test_commands_can_not_see_the_files_of_the_worker(executors: Executors, tmp_
     assert ended.stdout.strip() == b"4", ended.stderr
 
 
-def test_commands_are_in_a_namespace_where_that_works(executors: Executors, tmp_path: Path, confinement: bool) -> None:
+def test_commands_are_in_a_namespace_where_that_works(
+    executors: Executors, tmp_path: Path, confinement: Confinement
+) -> None:
     ended = run(executors.take(), job(tmp_path, f"kill -0 1 && echo $$; kill -0 {os.getpid()}"))
-    if confinement:
+    if confinement.own_processes:
         assert int(ended.stdout) < 100, "numbers begin anew"
-    assert (ended.status != 0) == confinement, "we can't be seen"
+    assert (ended.status != 0) == confinement.own_processes, "we can't be seen"
 
 
 def test_a_command_can_not_end_its_executor_in_a_namespace(
-    executors: Executors, tmp_path: Path, confinement: bool
+    executors: Executors, tmp_path: Path, confinement: Confinement
 ) -> None:
     """Process 1 of a namespace takes no signal from within."""
-    if not confinement:
+    if not confinement.own_processes:
         pytest.skip("without a namespace a command of the same user can, which is then ExecutorLost")
     ended = run(executors.take(), job(tmp_path, "kill -KILL 1; kill -TERM $PPID; exit 6"))
     assert (ended.outcome, ended.status) == ("exited", 6)
@@ -263,8 +300,8 @@ def test_an_idle_executor_that_died_is_not_handed_out(executors: Executors, tmp_
     assert run(executors.take(), job(tmp_path, "exit 9")).status == 9
 
 
-def test_without_a_nursery_no_executor_can_be_had(confinement: bool, tmp_path: Path) -> None:
-    executors = make_executors()
+def test_without_a_nursery_no_executor_can_be_had(confinement: Confinement, tmp_path: Path) -> None:
+    executors = make_executors(confinement, tmp_path)
     os.kill(executors.nursery_pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(executors.nursery_pid))
     with pytest.raises(ExecutorLost):
@@ -272,7 +309,7 @@ def test_without_a_nursery_no_executor_can_be_had(confinement: bool, tmp_path: P
     executors.end_all()
 
 
-def test_a_workers_death_ends_everything(confinement: bool, tmp_path: Path) -> None:
+def test_a_workers_death_ends_everything(confinement: Confinement, tmp_path: Path) -> None:
     gates = []
     for number in range(2):
         (tmp_path / str(number)).mkdir()
@@ -281,7 +318,7 @@ def test_a_workers_death_ends_everything(confinement: bool, tmp_path: Path) -> N
     kept = []
 
     def be_a_worker() -> None:
-        executors = make_executors()
+        executors = make_executors(confinement, tmp_path)
         kept.append(executors)  # or its sockets would be closed with the function
         for number, gate in enumerate(gates):
             executors.take().start(job(tmp_path / str(number), b"setsid sleep 1000 & " + gate.command))
@@ -298,8 +335,8 @@ def test_a_workers_death_ends_everything(confinement: bool, tmp_path: Path) -> N
     assert processes_in(tmp_path) == []
 
 
-def test_ending_all_of_them_waits_for_the_end(confinement: bool, tmp_path: Path) -> None:
-    executors, gate = make_executors(), Gate(tmp_path)
+def test_ending_all_of_them_waits_for_the_end(confinement: Confinement, tmp_path: Path) -> None:
+    executors, gate = make_executors(confinement, tmp_path), Gate(tmp_path)
     executors.take().start(job(tmp_path, b"setsid sleep 1000 & " + gate.command))
     gate.wait_reached()
     executors.end_all()
@@ -327,9 +364,3 @@ def test_threads_use_executors_side_by_side(executors: Executors, tmp_path: Path
         thread.join()
     assert not failures
     assert len(executors._all) <= 4
-
-
-def test_the_probe_has_a_word_for_what_works(namespaces_work: bool) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        assert probe_isolation() == ("process+pid-namespace" if namespaces_work else "process")

@@ -114,7 +114,7 @@ def test_a_cache_that_can_not_be_written(tmp_path: Path) -> None:
 
 def test_it_says_where_it_listens_and_with_what(start_server: StartServer, connect: Connect) -> None:
     server = start_server("--slots", "3")
-    assert server.line.startswith(f"listening on 127.0.0.1:{server.port} slots=3 isolation=process")
+    assert server.line.startswith(f"listening on 127.0.0.1:{server.port} slots=3 isolation=process missing=")
     assert server.line.endswith(" authentication=loopback encryption=none speed=1.00\n")
     welcome = connect(server).welcome
     assert welcome is not None and welcome.slots == 3

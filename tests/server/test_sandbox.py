@@ -13,11 +13,24 @@ import pytest
 from server_vocabulary import other_process
 
 from rakefarm.server import sandbox
-from rakefarm.server.sandbox import SandboxError, ServerDirectory, WorkerSandbox, choose_root, remove_tree
+from rakefarm.server.sandbox import (
+    ActionDirectory,
+    SandboxError,
+    ServerDirectory,
+    WorkerSandbox,
+    choose_root,
+    remove_tree,
+)
 
 
 def parent_of(root: Path) -> Path:
     return root / f"rakefarm-{os.geteuid()}"
+
+
+def an_action(worker: bytes) -> ActionDirectory:
+    """An action's directory in that of a worker's first executor."""
+    os.mkdir(worker + b"/executor-0")
+    return ActionDirectory(worker + b"/executor-0")
 
 
 @pytest.fixture
@@ -38,7 +51,8 @@ def test_it_is_private_and_goes_with_its_parent(tmp_path: Path) -> None:
     directory = ServerDirectory(str(tmp_path))
     assert os.path.dirname(directory.path) == str(parent_of(tmp_path))
     for path in (directory.path, parent_of(tmp_path)):
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+        # Where root runs it, those who run commands may pass.
+        assert stat.S_IMODE(os.stat(path).st_mode) == (0o700 if os.geteuid() else 0o711)
     directory.remove()
     assert not list(tmp_path.iterdir())
 
@@ -61,7 +75,7 @@ def test_a_living_servers_directory_is_not_swept(tmp_path: Path) -> None:
 
 def test_a_dead_servers_directory_is_swept(tmp_path: Path) -> None:
     def crash() -> None:
-        box = WorkerSandbox(ServerDirectory(str(tmp_path)).worker_directory(0)).make(1).box
+        box = an_action(WorkerSandbox(ServerDirectory(str(tmp_path)).worker_directory(0)).path).box
         Path(os.fsdecode(box), "left").touch()
 
     with other_process(crash):
@@ -166,25 +180,28 @@ def test_the_lock_is_held(tmp_path: Path) -> None:
 
 def test_an_action_has_a_box_and_scratch_space_of_its_own(tmp_path: Path) -> None:
     worker = WorkerSandbox(str(tmp_path / "worker-0"))
-    first, second = worker.make(1), worker.make(2)
-    assert len({first.box, first.tmp, second.box, second.tmp}) == 4
-    assert all(os.path.isdir(path) and not os.listdir(path) for path in (first.box, first.tmp))
-    first.remove()
-    assert os.listdir(worker.path) == [b"2"]
+    action = an_action(worker.path)
+    assert all(os.path.isdir(path) and not os.listdir(path) for path in (action.box, action.tmp))
+    assert action.remove()
+    assert os.listdir(worker.path + b"/executor-0") == []
     worker.remove()
     assert not list(tmp_path.iterdir())
 
 
+def test_an_action_begins_in_an_empty_directory_or_not_at_all(tmp_path: Path) -> None:
+    ActionDirectory(os.fsencode(tmp_path))
+    with pytest.raises(FileExistsError):
+        ActionDirectory(os.fsencode(tmp_path))
+
+
 def test_a_new_worker_finds_nothing_of_the_one_before(tmp_path: Path) -> None:
     """One that was killed in mid-action leaves directories whose numbers the next one uses, too."""
-    WorkerSandbox(str(tmp_path / "worker-0")).make(1)
-    directory = WorkerSandbox(str(tmp_path / "worker-0")).make(1)
-    assert os.listdir(directory.path) != []
-    assert not os.listdir(directory.box)
+    an_action(WorkerSandbox(str(tmp_path / "worker-0")).path)
+    assert os.listdir(WorkerSandbox(str(tmp_path / "worker-0")).path) == []
 
 
 def test_directories_on_the_way_to_a_file_are_made(tmp_path: Path) -> None:
-    directory = WorkerSandbox(str(tmp_path)).make(1)
+    directory = ActionDirectory(os.fsencode(tmp_path))
     assert directory.locate(b"a/b/c") == directory.box + b"/a/b/c"
     assert directory.locate(b"a/b/d") == directory.box + b"/a/b/d"
     assert directory.locate(b"e") == directory.box + b"/e"
@@ -258,22 +275,22 @@ def leave_a_wide_tree(box: Path, elsewhere: Path) -> None:
 )
 def test_an_action_is_removed_whatever_its_command_left(tmp_path: Path, elsewhere: Path, leave) -> None:  # type: ignore[no-untyped-def]
     worker = WorkerSandbox(str(tmp_path / "worker-0"))
-    directory = worker.make(1)
+    directory = an_action(worker.path)
     leave(Path(os.fsdecode(directory.box)), elsewhere)
     try:
-        directory.remove()
-        assert os.listdir(worker.path) == []
+        assert directory.remove()
+        assert os.listdir(worker.path + b"/executor-0") == []
     finally:  # whatever it was, the test runner could not remove it either
         subprocess.run(["rm", "-rf", worker.path], check=True)
 
 
 def test_an_empty_action_and_one_that_removed_itself_are_no_trouble(tmp_path: Path) -> None:
-    worker = WorkerSandbox(str(tmp_path / "worker-0"))
-    worker.make(1).remove()
-    gone = worker.make(2)
-    shutil.rmtree(gone.path)
-    gone.remove()
-    assert os.listdir(worker.path) == []
+    assert ActionDirectory(os.fsencode(tmp_path)).remove()
+    gone = ActionDirectory(os.fsencode(tmp_path))
+    shutil.rmtree(gone.box)
+    shutil.rmtree(gone.tmp)
+    assert gone.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_in_place_of_the_tree_is_removed_and_not_followed(tmp_path: Path, elsewhere: Path) -> None:

@@ -19,9 +19,14 @@ from rakefarm.wire.messages import Input
 MTIME = 1_700_000_000_000_000_000
 
 
+def a_directory(home: Path) -> ActionDirectory:
+    home.mkdir()
+    return ActionDirectory(os.fsencode(home))
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> ActionDirectory:
-    return ActionDirectory(os.fsencode(tmp_path / "action"))
+    return a_directory(tmp_path / "action")
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def test_a_file_arrives_with_content_mode_and_time(directory: ActionDirectory, s
 def test_a_file_is_sent_once(tmp_path: Path, store: Store, size: int) -> None:
     content = os.urandom(size)
     for number in range(2):
-        action = ActionDirectory(os.fsencode(tmp_path / f"action-{number}"))
+        action = a_directory(tmp_path / f"action-{number}")
         _, missing = stage(action, store, file(b"in", content, mode=0o640))
         assert missing == ([0] if number == 0 else [])
         assert read(action, b"in") == content
@@ -84,7 +89,7 @@ def test_a_file_is_sent_once(tmp_path: Path, store: Store, size: int) -> None:
 
 
 def test_only_what_is_missing_is_asked_for(tmp_path: Path, directory: ActionDirectory, store: Store) -> None:
-    stage(ActionDirectory(os.fsencode(tmp_path / "before")), store, file(b"x", b"known"))
+    stage(a_directory(tmp_path / "before"), store, file(b"x", b"known"))
     _, missing = stage(directory, store, file(b"a", b"new"), file(b"b", b"known"), file(b"c", b"newer"))
     assert missing == [0, 2]
     assert [read(directory, path) for path in (b"a", b"b", b"c")] == [b"new", b"known", b"newer"]
@@ -93,7 +98,7 @@ def test_only_what_is_missing_is_asked_for(tmp_path: Path, directory: ActionDire
 def test_nothing_is_kept_in_a_store_of_no_size(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"), 0)
     for number in range(2):
-        action = ActionDirectory(os.fsencode(tmp_path / f"action-{number}"))
+        action = a_directory(tmp_path / f"action-{number}")
         assert stage(action, store, file(b"in", b"x"))[1] == [0]
         assert read(action, b"in") == b"x"
 
@@ -109,7 +114,7 @@ def test_a_command_that_writes_in_place_does_not_change_the_store(
 ) -> None:
     stage(directory, store, file(b"in", b"original"))
     Path(os.fsdecode(directory.box + b"/in")).write_bytes(b"changed!")
-    again = ActionDirectory(os.fsencode(tmp_path / "again"))
+    again = a_directory(tmp_path / "again")
     assert stage(again, store, file(b"in", b"original"))[1] == []
     assert read(again, b"in") == b"original"
 
@@ -249,7 +254,7 @@ def test_a_file_evicted_between_question_and_use_is_told(
     tmp_path: Path, directory: ActionDirectory, store: Store
 ) -> None:
     large = file(b"large", os.urandom(2 * SMALL_BYTES))
-    stage(ActionDirectory(os.fsencode(tmp_path / "before")), store, large)
+    stage(a_directory(tmp_path / "before"), store, large)
     staging = Staging([large[0]], directory, store)
     assert staging.place_known() == []
     for blob in (tmp_path / "store").rglob("*"):

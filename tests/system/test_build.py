@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from farm_vocabulary import Event, Project, commands_on, outputs_of, places_of
-from server_vocabulary import ROOT, Server
+from server_vocabulary import ROOT, Server, open_to_commands
 
 from rakefarm import events
 from rakefarm.client.rakefile import read_rakefile
@@ -278,6 +278,7 @@ def meeting(place: Path, number: int, count: int) -> str:
 def test_so_many_jobs_run_at_one_time(project: Project, farm: Farm, tmp_path: Path, prefix: str) -> None:
     place = tmp_path / "meeting"
     place.mkdir()
+    open_to_commands(place)
     project.rakefile("a:", *(prefix + meeting(place, number, 4) for number in range(4)))
     assert project.build("-j", "4", hosts=farm[:2]).status == 0
 

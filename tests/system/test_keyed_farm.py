@@ -10,11 +10,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from farm_vocabulary import Project
 from secure_vocabulary import make_keys, open_keyed_server
-from server_vocabulary import Server, encode, open_server
+from server_vocabulary import Server, encode, open_server, wait_until
 
 from rakefarm.security import certificate
 from rakefarm.security.keys import read_keys
@@ -75,9 +76,13 @@ def test_a_build_with_a_key(keyed: Project, server: Server, place: Path) -> None
     key = read_keys(str(place / "keys"))["zoe"]
     (ready,) = [event for line in built.stdout.splitlines() if (event := json.loads(line))["event"] == "host_ready"]
     assert ready["authentication"] == "key"
-    lines = [json.loads(line) for line in (place / "audit").read_text().splitlines()]
     assert (place / "audit").stat().st_mode & 0o777 == 0o600
-    ran = next(line for line in lines if line["event"] == "ran")
+
+    def told() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (place / "audit").read_text().splitlines()]
+        return [line for line in lines if line["event"] == "ran"]
+
+    ran = wait_until(told, "the audit log says what ran")[0]  # once the client's word has come that it has everything
     assert (ran["user"], ran["command"], ran["outcome"], ran["status"]) == ("zoe", "cat in > out", "exited", 0)
     ledger = b"".join(path.read_bytes() for path in keyed.scratch.rglob("*.jsonl"))
     for told in (built.stdout, built.stderr, ledger, (place / "audit").read_bytes(), server.log().encode()):
@@ -208,7 +213,7 @@ def test_a_server_that_proves_nothing_gets_nothing(
             if challenge:
                 client.sendall(encode(Challenge(bytes(32))))
                 heard.extend(client.recv(65536))
-            client.sendall(encode(Welcome(1, (), proof, "key", "liar", "0", 4, 4, "none")))
+            client.sendall(encode(Welcome(1, (), proof, "key", "liar", "0", 4, 4, "none", ())))
             while data := client.recv(65536):
                 heard.extend(data)
 

@@ -216,7 +216,7 @@ class Liar:
     def _answer(self, transport: Transport, message: Message) -> None:
         match message:
             case Hello():
-                transport.send(Welcome(1, (), b"", "loopback", "liar", "0", 4, 4, "none"))
+                transport.send(Welcome(1, (), b"", "loopback", "liar", "0", 4, 4, "none", ()))
             case QuoteRequest() | Wait() if self._offer is not None:
                 self.asked += 1
                 lease = 1 if isinstance(message, Wait) else 0

@@ -7,6 +7,7 @@ from msgspec import structs
 from wire_examples import BODIES, EXAMPLES
 from wire_vocabulary import (
     CASES,
+    Pair,
     case_name,
     cases_of,
     connected_pair,
@@ -111,8 +112,8 @@ def with_one_more(request: Execute) -> Execute:
 
 def pair_in_small(limits: Limits):
     """A pair in READY whose server has the given limits."""
-    pair = pair_in(State.READY)
-    pair.server._limits = limits
+    pair = Pair(pair_in(State.READY).client, Connection(Role.SERVER, limits))
+    pair.server.state = State.READY
     return pair
 
 

@@ -35,6 +35,7 @@ JUDGES = (
     "market/needs.py",
     "server/action.py",
     "server/conversation.py",
+    "server/delivery.py",
     "server/desk.py",
     "server/staging.py",
 )
