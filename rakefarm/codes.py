@@ -58,6 +58,7 @@ class Code(Enum):
     MEMORY = "RF124", "too little memory there", "see what uses it; memory_floor in server.toml is the least"
     CLOCK = "RF125", "a clock that is off", "set it there: timedatectl set-ntp true"
     DECLINES = "RF126", "a server that takes nothing now", "wait, or see its log"
+    ISOLATION = "RF128", "less isolation than is required", "rakeserver --selftest there says what is missing"
     OTHER_RELEASE = "RF127", "a server that tells no status", "install the same release of rakefarm there"
 
     ACTION_FAILED = "RF201", "an action that failed", "run its command here by hand"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from rakefarm import process
+from rakefarm.capture import Capture
 from rakefarm.client.board import safe_text
 
 NAMES = ("cc", "gcc", "g++", "clang", "clang++")
@@ -38,7 +39,7 @@ def script(names: tuple[str, ...] = NAMES) -> str:
     return SCRIPT.format(names=" ".join(names))
 
 
-def read_list(stdout: process.Capture) -> dict[str, Compiler]:
+def read_list(stdout: Capture) -> dict[str, Compiler]:
     """What the script wrote, wherever it ran: safe to display, and lines that are no compilers left out."""
     text = b""
     for piece in stdout.pieces():

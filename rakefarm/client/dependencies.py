@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from rakefarm import process
+from rakefarm.capture import Capture
 
 LIMIT_S = 60.0
 TEXT_BYTES = 4 << 20
@@ -62,5 +63,5 @@ def ask_compiler(words: Iterable[str], environ: Mapping[str, str], directory: st
         done.close()
 
 
-def _text(capture: process.Capture) -> str:
+def _text(capture: Capture) -> str:
     return os.fsdecode(b"".join(capture.pieces())[:TEXT_BYTES])

@@ -22,6 +22,7 @@ from rakefarm.config import ClientSettings
 from rakefarm.embedded import EmbeddedFailed, EmbeddedServer
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import Host
+from rakefarm.wire.messages import Welcome
 
 NAMED_HOSTS = 3
 ALL_S = 75.0
@@ -129,12 +130,17 @@ def _access(reached: Sequence[Examination]) -> Sheet:
                 each.route.partition(" ")[0] or "-",
                 f"{(each.connect_s or 0.0) * 1e3:.1f} ms",
                 safe_text(welcome.authentication)[:40],
-                safe_text(welcome.isolation)[:120],
+                _isolation_of(welcome),
                 safe_text(welcome.software)[:40],
                 "-" if each.compile_s is None else f"{each.compile_s:.2f} s",
             )
         )
     return sheet
+
+
+def _isolation_of(welcome: Welcome) -> str:
+    missing = ", ".join(welcome.missing)
+    return safe_text(f"{welcome.isolation[:40]}, without {missing}" if missing else welcome.isolation)[:200]
 
 
 def _compilers(reached: Sequence[Examination], here: Mapping[str, Compiler]) -> Sheet:
@@ -179,6 +185,7 @@ def _record(each: Examination) -> dict[str, Any]:
         "greeting_s": each.connect_s,
         "authentication": welcome.authentication if welcome else None,
         "isolation": welcome.isolation if welcome else None,
+        "missing": welcome.missing if welcome else None,
         "software": welcome.software if welcome else None,
         "protocol": welcome.version if welcome else None,
         "clock_skew_s": each.clock_skew_s,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field, structs
 
-from rakefarm import process
+from rakefarm.capture import Capture
 from rakefarm.client.board import safe_text, size_text
 from rakefarm.client.compilers import Compiler, read_list, script
 from rakefarm.client.credentials import Credentials
@@ -217,7 +217,7 @@ def _run(host: Host, link: Link, command: str, files: tuple[str, ...], found: Ex
     """Run it there, as any action; None when it was declined, which is told. Its outputs are looked at and dropped."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        stdout, stderr, incoming = process.Capture(), process.Capture(), Incoming()
+        stdout, stderr, incoming = Capture(), Capture(), Incoming()
         try:
             manifest = Hasher().manifest(files)
             order = Order(

@@ -155,18 +155,13 @@ class Farm:
                 return link
         try:
             place = self._place_of(member.host)
-<<<<<<< HEAD
-            link = connect(place, self._environ, self._settings.connect_s, self._credentials)
+            link = connect(
+                place, self._environ, self._settings.connect_s, self._credentials, self._settings.require_isolation
+            )
         except HostFailed as error:
             self.leave_out(member, coded(str(error), error.code))
             return None
         except EmbeddedFailed as error:
-=======
-            link = connect(
-                place, self._environ, self._settings.connect_s, self._credentials, self._settings.require_isolation
-            )
-        except (HostFailed, EmbeddedFailed) as error:
->>>>>>> d32a9d2d0c024de9e357cc80468727863555d023
             self.leave_out(member, str(error))
             return None
         with self._lock:

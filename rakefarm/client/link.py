@@ -272,9 +272,10 @@ def _receive(link: Transport, without_key: Code) -> Message:
 
 
 def _check_isolation(welcome: Welcome, required: str) -> None:
-    """Raises HostFailed when a server confines commands less than is required."""
+    """Raises Lost when a server confines commands less than is required."""
     if rank(welcome.isolation) < rank(required):
-        raise HostFailed(f"its isolation is {welcome.isolation[:40]!r}, and this build requires {required!r} or more")
+        text = f"its isolation is {welcome.isolation[:40]!r}, and this build requires {required!r} or more"
+        raise _NotAccepted(text, Code.ISOLATION)
 
 
 def wait_readable(links: list[Link], deadline: float) -> set[int]:

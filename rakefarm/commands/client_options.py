@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-<<<<<<< HEAD
 from rakefarm.config import DEFAULT_PORT, FALLBACKS, ClientSettings, ConfigError, load_settings
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
+from rakefarm.levels import LEVELS
 
 if TYPE_CHECKING:
     from rakefarm.client.rakefile_model import Rakefile
-=======
-from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
-from rakefarm.hosts import Host, parse_host_list, with_default_port
-from rakefarm.levels import LEVELS
->>>>>>> d32a9d2d0c024de9e357cc80468727863555d023
 
 MAX_JOBS = 4096
 
@@ -68,7 +63,7 @@ def farm_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> tu
 
     if options.host:
         options.hosts = ",".join([*options.host, *([options.hosts] if options.hosts else [])])
-    options.jobs = options.fallback = options.policy = options.seed = None
+    options.jobs = options.fallback = options.policy = options.seed = options.require_isolation = None
     settings = client_settings(options, environ)
     try:
         named: tuple[Host, ...] = ()

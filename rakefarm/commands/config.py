@@ -13,7 +13,7 @@ from rakefarm.commands.client_options import choose_hosts, client_settings
 from rakefarm.config import ClientSettings, ConfigError, ServerSettings, load_origins, load_settings
 from rakefarm.exitcodes import ExitStatus
 
-CLIENT_VARIABLES = ("jobs", "local_slots", "fallback", "policy", "key_file", "hosts")
+CLIENT_VARIABLES = ("jobs", "local_slots", "fallback", "require_isolation", "policy", "key_file", "hosts")
 SERVER_VARIABLES = ("address", "port", "slots", "workers", "cache_size", "bid", "key_file", "audit_log")
 """Settings that have a variable, RAKEFARM_ and the name in capitals."""
 FILLED_IN = "this machine"
@@ -63,7 +63,9 @@ def _client_values(
     from rakefarm.client.rakefile import DEFAULT_PORT, read_rakefile
     from rakefarm.client.rakefile_model import RakefileError
 
-    options.jobs = options.fallback = options.policy = options.seed = options.key_file = options.hosts = None
+    options.jobs = options.fallback = options.policy = options.seed = options.require_isolation = options.key_file = (
+        options.hosts
+    ) = None
     options.insecure = False
     settings = client_settings(options, environ)
     values = _flat(settings)

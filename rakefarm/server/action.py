@@ -34,11 +34,7 @@ from rakefarm.wire.messages import (
     Result,
     Supplied,
 )
-<<<<<<< HEAD
-from rakefarm.wire.paths import show
 from rakefarm.wire.status import StoreUse
-=======
->>>>>>> d32a9d2d0c024de9e357cc80468727863555d023
 
 BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""

@@ -4,7 +4,7 @@ import os
 import time
 
 from rakefarm.market.needs import Refusal
-from rakefarm.server.desk import Desk
+from rakefarm.server.desk import Desk, job_of
 from rakefarm.server.workplace import Workplace
 from rakefarm.wire.messages import StatusReply, Task
 from rakefarm.wire.status import Space
@@ -22,7 +22,7 @@ def status(work: Workplace, desk: Desk) -> StatusReply:
         uptime_s=time.monotonic() - roster.started_at,
         price=0.0 if isinstance(answer, Refusal) else answer.price,
         declined=f"{answer.reason}: {answer.text}" if isinstance(answer, Refusal) else "",
-        curve=desk.curve(USUAL) if isinstance(answer, Refusal) else answer.curve,
+        curve=desk.curve(job_of(USUAL), desk.look()) if isinstance(answer, Refusal) else answer.curve,
         memory=Space(int(load.memory_available), int(load.memory_total)),
         sandbox=_space(work.sandbox.path),
         cache=_space(work.settings.cache_directory),
