@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from rakefarm import __version__, standard
+from rakefarm.codes import Code, coded
 from rakefarm.commands.complaint import complain
 from rakefarm.commands.parser import Parser
 from rakefarm.config import ConfigError
@@ -97,7 +98,7 @@ def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
     try:
         return int(run(options, os.environ))
     except ConfigError as error:
-        return complain(parser.prog, str(error))
+        return complain(parser.prog, str(error), code=error.code)
     except KeyboardInterrupt:
         return int(ExitStatus.INTERRUPTED)
     except Exception:
@@ -119,7 +120,6 @@ def _report_fault(program: str) -> int:
     ) as file:
         file.write(f"rakefarm {__version__}, Python {sys.version}\n{traceback.format_exc()}")
     error = sys.exc_info()[1]
-    standard.say(
-        f"{program}: this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}"
-    )
+    text = f"this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}"
+    standard.say(f"{program}: {coded(text, Code.INTERNAL)}")
     return int(ExitStatus.INTERNAL)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from msgspec import Meta, Struct, field, structs
 
+from rakefarm.codes import Code
 from rakefarm.hours import parse_hours
 from rakefarm.levels import LEVELS, parse_uids
 from rakefarm.market.bid import Coefficients
@@ -22,6 +23,10 @@ FALLBACKS = ("next", "local", "never")
 
 class ConfigError(Exception):
     """The configuration can't be used; the text names the file, the key and what is right."""
+
+    def __init__(self, text: str, code: Code = Code.CONFIGURATION) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Rule(Struct, frozen=True):

@@ -52,7 +52,7 @@ def the_rakefile(options: argparse.Namespace) -> "Rakefile":
     try:
         return read_rakefile(options.file)
     except RakefileError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(str(error), error.code) from error
 
 
 def farm_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[ClientSettings, tuple[Host, ...]]:
@@ -73,7 +73,7 @@ def farm_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> tu
             named, port = rakefile.hosts, rakefile.port
         hosts = choose_hosts(settings, named, port)
     except RakefileError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(str(error), error.code) from error
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error
     if not hosts:

@@ -73,7 +73,7 @@ def _client_values(
         rakefile = read_rakefile("Rakefile") if os.path.isfile("Rakefile") else None
         hosts = choose_hosts(settings, rakefile.hosts if rakefile else (), rakefile.port if rakefile else DEFAULT_PORT)
     except RakefileError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(str(error), error.code) from error
     except ValueError as error:
         raise ConfigError(f"hosts: {error}") from error
     values["hosts"] = [host.address if host.slots is None else f"{host.address}/{host.slots}" for host in hosts]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
+from rakefarm.codes import Code, coded
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import UNIX
@@ -300,5 +301,5 @@ def serve(
         return int(Listener(settings, reload, watch_stdin, shared_slots, job_servers).run())
     except StartError as error:
         with contextlib.suppress(OSError):
-            print(f"rakeserver: {error}", file=sys.stderr, flush=True)
+            print(f"rakeserver: {coded(str(error), Code.SERVER_START)}", file=sys.stderr, flush=True)
         return int(ExitStatus.USAGE)
