@@ -27,6 +27,8 @@ SUBCOMMANDS = {
     "lint": "what actions include and do not require, or require and do not use",
     "compdb": "write compile_commands.json, for editors and analysers",
     "config": "every setting, its value, and where that comes from",
+    "cc": "compile a file on the farm, for make, ninja and CMake",
+    "run": "run a command, make say, with all its compiler calls on the farm",
     "calibrate": "hold bids against what came of them, from the ledger",
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",
@@ -44,6 +46,10 @@ SERVE = "Run commands for the clients of the farm."
 def main(arguments: Sequence[str] | None = None) -> int:
     """`rakefarm COMMAND …`; answers the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["cc"]:  # a compiler's words are not ours to parse, and it is called for every file
+        from rakefarm.cc.entry import main as compile_main
+
+        return compile_main(words[1:])
     return _run(_rakefarm_parser(next((word for word in words if not word.startswith("-")), "")), arguments)
 
 

@@ -311,6 +311,23 @@ def start_filter(arguments: Sequence[str], environment: Mapping[str, str], end: 
     )
 
 
+def start_detached(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Start a program of ours that outlives us, in a session of its own, without our streams. Answers its pid."""
+    return os.posix_spawn(
+        arguments[0],
+        list(arguments),
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, 0, 2),
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULTED,
+    )
+
+
 def start_aside(script: str, stdin: int, file: int) -> int:
     """Start a shell script of ours that no terminal can signal; `file` is its descriptor 3. Answers its pid."""
     return os.posix_spawn(

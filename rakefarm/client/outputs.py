@@ -70,6 +70,10 @@ class Incoming:
         self._files.append(file)
         return file
 
+    def descriptors(self) -> dict[bytes, int]:
+        """An open file, for reading and writing, of each that has arrived, by its path."""
+        return {file.path: file.descriptor for file in self._files}
+
     @property
     def paths(self) -> tuple[str, ...]:
         """The names of what has arrived."""

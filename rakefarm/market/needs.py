@@ -14,12 +14,13 @@ class Refusal(Struct, frozen=True):
 
 class Facilities(Struct, frozen=True):
     """What the server can offer to `needs`: memory and disk that are left (bytes), cores, free licences by name, the
-    tools and the architecture asked for that it has."""
+    tools, files and the architecture asked for that it has."""
 
     cores: int = 1
     memory_available: int = 1 << 62
     disk_free: int = 1 << 62
     tools: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
     licenses: frozenset[str] = frozenset()
     architecture: str = ""
     draining: bool = False
@@ -39,6 +40,11 @@ def refuse_need(key: str, value: str, there: Facilities, memory_floor: int) -> R
         case "tool":
             if value not in there.tools:
                 return Refusal("tool", f"needs tool={value}, which is not on the server's PATH")
+        case "file":
+            if value not in there.files:
+                return Refusal("file", f"needs file={value}, which is another here, or missing")
+        case "same":
+            pass  # judged when the list of files is there
         case "license":
             if value not in there.licenses:
                 return Refusal("license", f"needs license={value}, which this server does not have")

@@ -13,6 +13,7 @@ from rakefarm.server.desk import Desk, Sight, job_of, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
 from rakefarm.server.grants import Grant, Lease
 from rakefarm.server.job import Ended, Job
+from rakefarm.server.likeness import Differs
 from rakefarm.server.limits import Watch, check_outputs, end_of, refuse_inputs, usage_below
 from rakefarm.server.programs import choose_program
 from rakefarm.server.sandbox import ActionDirectory
@@ -143,8 +144,12 @@ class Action:
         try:
             self._supply(staging)
             staging.place_later(self._beat)
+            self._work.likeness.compare(self._request, directory.box, self._beat)
             staging.make_ways(self._request.produces)
             started, ended, files = self._run_command(directory)
+        except Differs as difference:
+            self._transport.send(Decline("same", str(difference)))
+            return False
         except (StagingFailed, ExecutorLost) as failure:
             reason = failure.reason if isinstance(failure, StagingFailed) else "executor"
             logger.warning("%s: could not run %r: %s", self._talk.peer, self._request.label, failure)

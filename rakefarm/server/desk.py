@@ -111,6 +111,9 @@ class Desk:
             memory_available=load.memory_available,
             disk_free=status.f_bavail * status.f_frsize if status else 1 << 62,
             tools=self._tools(job) if job.needs else frozenset(),
+            files=frozenset(
+                [value for key, value in job.needs if key == "file" and self._work.likeness.has_file(value)]
+            ),
             licenses=self._licenses,
             architecture=ARCHITECTURE,
             draining=self._board.draining,

@@ -25,6 +25,7 @@ from rakefarm.server.entrance import Entrance
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.confinement import Confinement
+from rakefarm.server.likeness import Likeness
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
 from rakefarm.server.store import Store
@@ -81,7 +82,9 @@ def run_worker(
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
     passing = environments(settings)
-    work = Workplace(settings, worker_grants, board, store, sandbox, executors, name, admission, audit, passing)
+    work = Workplace(
+        settings, worker_grants, board, store, sandbox, executors, Likeness(), name, admission, audit, passing
+    )
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work, way_in.door)
     try:

@@ -11,6 +11,7 @@ from rakefarm.server.admission import Admission
 from rakefarm.server.audit import AuditLog
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
+from rakefarm.server.likeness import Likeness
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import WorkerBoard
 from rakefarm.server.store import Store
@@ -32,6 +33,7 @@ class Workplace(Struct, frozen=True):
     store: Store
     sandbox: WorkerSandbox
     executors: Executors
+    likeness: Likeness
     name: str
     admission: Admission
     audit: AuditLog

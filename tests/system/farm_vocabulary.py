@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import server_vocabulary
-from server_vocabulary import ROOT, Server, is_alive, open_server, processes_in, wait_until
+from server_vocabulary import ROOT, Server, is_alive, open_server, open_to_commands, processes_in, wait_until
 
 CLIENT = (sys.executable, "-m", "rakefarm.client")
 BUILD_S = 60.0
@@ -90,6 +90,7 @@ class Project:
         self.tmp = self.scratch / "client-tmp"
         for directory in (self.path, self.tmp):
             directory.mkdir(parents=True)
+        open_to_commands(self.scratch)  # where they leave marks
 
     # --- files --------------------------------------------------------------------------------------------
 
@@ -142,6 +143,7 @@ class Project:
             "TMPDIR": str(self.tmp),
             "XDG_CACHE_HOME": str(self.scratch / "cache"),
             "XDG_CONFIG_HOME": str(self.scratch / "config"),
+            "RAKEFARM_ISOLATION": "process",
             **(env or {}),
         }
 

@@ -391,9 +391,7 @@ def test_a_full_disk_on_the_server(project: Project, start_server: StartServer, 
     project.rakefile("a:", "remote-head -c 6000000 /dev/zero > made")
     assert about(project.build(hosts=[small]), "exit status 1")
     project.rakefile("a:", "remote-head -c 6000000 /dev/zero")
-    spilled = project.build(hosts=[small])
-    assert spilled.status == 3
-    assert about(spilled, "No space left on device")
+    assert project.build(hosts=[small]).stdout == bytes(6_000_000)  # its streams take no room on the disk
     other = start_server("--slots", "2")
     project.rakefile("a:", "remote-wc -c < big > size", "> requires big")
     among = project.build(hosts=[small, other])

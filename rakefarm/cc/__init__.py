@@ -1,0 +1,1 @@
+"""`rakefarm cc`: single compiler calls on the farm, for make, ninja and CMake."""

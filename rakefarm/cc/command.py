@@ -1,0 +1,78 @@
+"""`rakefarm cc` with options of its own, and what becomes the helper."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from rakefarm.cc import dialogue, locations
+from rakefarm.cc.helper import CONTROL, IDLE_S, run
+from rakefarm.cc.launcher import build_launcher, install_links
+from rakefarm.cc.wrapper import CallStatus, ask_helper
+
+
+def command(words: Sequence[str]) -> int:
+    """Answers the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="rakefarm cc",
+        usage="rakefarm cc [-v] COMPILER ARGS…\n"
+        "       rakefarm cc --statistics | --stop | --launcher | --install-links DIR",
+        description="Compile on the farm what can be, with the very result that the compiler has here; the rest here.",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say where it compiles, and if here, why")
+    parser.add_argument("--statistics", action="store_true", help="how many calls went where, and why")
+    parser.add_argument("--stop", action="store_true", help="end the helper process")
+    parser.add_argument("--launcher", action="store_true", help="print the compiled launcher's path, for CC and cmake")
+    parser.add_argument("--install-links", metavar="DIR", help="make links named gcc, g++, … to the launcher in DIR")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMPILER ARGS…")
+    try:
+        options = parser.parse_args(words)
+    except SystemExit as end:
+        return CallStatus.USAGE if end.code else 0
+    try:
+        if options.launcher:
+            print(build_launcher(os.environ))
+            return 0
+        if options.install_links:
+            for name in install_links(options.install_links, os.environ):
+                print(name)
+            return 0
+        if options.statistics or options.stop:
+            answer = ask_helper([CONTROL, b"stop" if options.stop else b"statistics"], os.environ, start=False)
+            sys.stdout.write(answer.stdout.decode())
+            return answer.status
+    except (FileNotFoundError, ConnectionRefusedError):
+        if options.stop:
+            return 0
+        print("rakefarm cc: no helper is running", file=sys.stderr)
+        return CallStatus.NO_HELPER
+    except (OSError, dialogue.Malformed, locations.LocationError) as error:
+        print(f"rakefarm cc: error: {error}", file=sys.stderr)
+        return CallStatus.NO_HELPER
+    if not options.words:
+        parser.print_usage(sys.stderr)
+        return CallStatus.USAGE
+    from rakefarm.cc.wrapper import call
+
+    environ = {**os.environ, "RAKEFARM_VERBOSE": "1"} if options.verbose else os.environ
+    os.environ.update(environ)
+    return call([os.fsencode(word) for word in options.words], os.environ)
+
+
+def helper() -> int:
+    """Become the helper; what its caller has open is not kept."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(3, min(hard, 1 << 20))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    log = os.environ.get("RAKEFARM_CC_LOG")
+    if log:
+        descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        from rakefarm import logs
+
+        logs.configure(True)
+    idle_s = float(os.environ.get("RAKEFARM_CC_IDLE_S", "") or IDLE_S)
+    return run(locations.runtime_directory(os.environ), dict(os.environ), idle_s)

@@ -1,0 +1,105 @@
+"""The farms that calls have named, each with its connections, its placement and what its compiles took before."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct, structs
+
+from rakefarm.cc.placement import Placement
+from rakefarm.cc.reasons import Local, Reason
+from rakefarm.client.experience import Experiences
+from rakefarm.client.farm import Farm
+from rakefarm.config import DEFAULT_PORT, ClientSettings, ConfigError, load_settings
+from rakefarm.events import Stream
+from rakefarm.hosts import HostSyntaxError, parse_host_list, with_default_port
+from rakefarm.market.bid import Coefficients
+from rakefarm.market.kind import COMPILE
+from rakefarm.wire.messages import Need, Result, Task
+
+SAVE_EACH = 500
+DEFAULT_WORK_S = Coefficients().work[COMPILE]
+
+
+class HostFarm(Struct):
+    """One list of hosts."""
+
+    farm: Farm
+    placement: Placement
+    experiences: Experiences
+    lock: threading.Lock
+    learned: int = 0
+
+    def describe(self, signature: str, needs: tuple[Need, ...], input_bytes: int) -> tuple[Task, float]:
+        """The task as the market sees it, and what it is expected to take (reference seconds)."""
+        with self.lock:
+            seen = self.experiences.history.predict(signature, COMPILE, input_bytes)
+        sure = seen is not None and seen.sure
+        task = Task(
+            COMPILE, needs, input_bytes, seen.work_s if seen and sure else 0.0, seen.memory_bytes if seen else 0
+        )
+        return task, seen.work_s if seen else DEFAULT_WORK_S
+
+    def learn(self, signature: str, task: Task, result: Result) -> None:
+        """A compile has succeeded."""
+        with self.lock:
+            self.experiences.history.learn(
+                signature, task.kind, task.input_bytes, result.work_s, result.peak_memory_bytes
+            )
+            self.learned += 1
+            due = self.learned % SAVE_EACH == 0
+        if due:
+            self.save()
+
+    def save(self) -> None:
+        """Keep what was learned."""
+        with self.lock:
+            if self.learned:
+                self.experiences.save()
+
+
+class Farms:
+    """All of a helper's. For any thread."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._farms: dict[object, HostFarm] = {}
+
+    def find(self, environ: Mapping[str, str]) -> HostFarm:
+        """The farm that a call with these variables is for. Raises Local when it names none, or a wrong one."""
+        try:
+            settings = load_settings(ClientSettings, "client.toml", None, environ)
+            if key_file := environ.get("RAKEFARM_KEY_FILE"):
+                settings = structs.replace(settings, key_file=key_file)
+            named = environ.get("RAKEFARM_HOSTS") or "\n".join(settings.hosts)
+            hosts = tuple(with_default_port(host, DEFAULT_PORT) for host in parse_host_list(named))
+        except (ConfigError, HostSyntaxError) as error:
+            raise Local(Reason.NO_HOST, str(error)) from error
+        hosts = tuple([host for host in hosts if not host.is_local])
+        if not hosts:
+            raise Local(Reason.NO_HOST)
+        key = (hosts, settings)
+        with self._lock:
+            known = self._farms.get(key)
+            if known is None:
+                try:
+                    farm = Farm(hosts, settings, environ, Stream(os.urandom(8).hex(), [], None))
+                except ConfigError as error:
+                    raise Local(Reason.NO_HOST, str(error)) from error
+                known = HostFarm(farm, Placement(farm), Experiences(self._environ), threading.Lock())
+                farm.start()
+                self._farms[key] = known
+        return known
+
+    def each(self, do: Callable[[HostFarm], None]) -> None:
+        """Do something with every farm."""
+        with self._lock:
+            farms = list(self._farms.values())
+        for farm in farms:
+            do(farm)
+
+    def close(self) -> None:
+        """Close every connection, and keep what was learned."""
+        self.each(lambda farm: farm.farm.close())
+        self.each(lambda farm: farm.save())

@@ -1,0 +1,169 @@
+"""How a call is sent: its files below one directory as they lie below `/` here, and the command for there.
+
+    BOX/home/me/project/a.c        what is /home/me/project/a.c here
+    BOX/home/me/project/build/     where the command runs
+    BOX/.rakefarm-same             which of its own files the server must have as they are here
+
+Relative names mean the same in there; absolute ones get BOX in front, and -ffile-prefix-map takes it away again from
+whatever an object records. The command first prints what BOX is, since the client takes it out of messages and
+dependency files, and refuses an object that holds it.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from rakefarm.cc.closure import Closure, plain_path
+from rakefarm.cc.commandline import Call, Word
+from rakefarm.cc.options import Role
+from rakefarm.cc.reasons import Local, Reason
+from rakefarm.cc.toolchain import Toolchain, quote
+from rakefarm.wire.errors import UnsafePath
+from rakefarm.wire.messages import Input
+from rakefarm.wire.paths import check_path, check_paths
+
+SAME_PATH = b".rakefarm-same"
+KEPT_NAME = b".rakefarm-directory"
+"""An empty file that makes a directory be there: directories are not sent."""
+EMPTY = hashlib.sha256(b"").digest()
+COMMAND_BYTES = 120_000
+"""A word of a command line has 128 KiB at most (Linux, MAX_ARG_STRLEN), and the shell gets all of it as one."""
+_SHARED = (b"/usr/include/", b"/usr/lib/", b"/usr/lib32/", b"/usr/lib64/", b"/usr/libx32/", b"/usr/local/include/",
+           b"/usr/local/lib/", b"/usr/share/")  # fmt: skip
+"""What belongs to the system: every host has its own, and it is compared, not sent."""
+_PATHS = (Role.QUOTE, Role.BRACKET, Role.SYSTEM, Role.AFTER, Role.INCLUDE, Role.OUTPUT, Role.DEPENDENCY_FILE)
+
+
+class Shared(Struct, frozen=True):
+    """Which paths are the system's, here and on the server: everything below one of `places` (each with its `/`)."""
+
+    places: tuple[bytes, ...]
+
+    def has(self, path: bytes) -> bool:
+        """Whether the server uses its own file of this path."""
+        return path.startswith(self.places)
+
+
+def shared_by(toolchain: Toolchain) -> Shared:
+    """The system's directories and those that the compiler searches by itself."""
+    return Shared((*_SHARED, *(place + b"/" for place in toolchain.builtin)))
+
+
+def shared_with_stranger(toolchain: Toolchain) -> Shared:
+    """With a server that has our compiler, but other headers of the system, which it is sent."""
+    return Shared(tuple([place + b"/" for place in toolchain.own]))
+
+
+class Package(Struct, frozen=True):
+    """What is sent: entries and, in the same order, where each is here; the text of SAME_PATH, whose entry is the first
+    one; the command; and the outputs' paths there and here."""
+
+    entries: tuple[Input, ...]
+    sources: tuple[bytes, ...]
+    same: bytes
+    command: bytes
+    produces: tuple[bytes, ...]
+    targets: tuple[bytes, ...]
+
+
+def check_place(directory: bytes, shared: Shared) -> None:
+    """Raises Local for a call in a directory of the system, which would not be sent."""
+    if shared.has(directory + b"/"):
+        raise Local(Reason.DIRECTORY, os.fsdecode(directory))
+
+
+def can_ship(call: Call, toolchain: Toolchain) -> bool:
+    """Whether the compiler can be told to look for the system's headers in another place, all of them."""
+    return len(toolchain.own) < len(toolchain.builtin) and b"-isysroot" not in call.search
+
+
+def pack(
+    call: Call, directory: bytes, toolchain: Toolchain, closure: Closure, shared: Shared, extra: tuple[bytes, ...] = ()
+) -> Package:
+    """The call, ready to be sent; `extra` are options of ours. Raises Local for a name that can't be."""
+    passed = set(closure.passed)
+    targets = tuple([plain_path(os.path.join(directory, name), passed) for name in call.outputs])
+    same = _same_text(closure, shared)
+    files = [(path, facts) for path, facts in closure.files.items() if not shared.has(path)]
+    entries = [Input(SAME_PATH, b"", 0o600, 0, len(same), hashlib.sha256(same).digest())]
+    entries += [Input(path[1:], b"", facts.mode, facts.mtime_ns, facts.size, facts.sha256) for path, facts in files]
+    sources = [b"", *(path for path, _ in files)]
+    passed |= {directory, *(os.path.dirname(target) for target in targets)}
+    if call.wants_directories:
+        named = (*call.quote, *call.bracket, *call.system, *call.after)
+        passed |= {place for name in named if os.path.isdir(place := plain_path(os.path.join(directory, name), passed))}
+    for place in _lacking(passed, sources[1:], shared):
+        entries.append(Input(place[1:] + b"/" + KEPT_NAME, b"", 0o600, 0, 0, EMPTY))
+        sources.append(b"/dev/null")
+    command = _command(call, directory, toolchain, shared, extra)
+    produces = tuple([target[1:] for target in targets])
+    if any(shared.has(target) for target in targets):
+        raise Local(Reason.DIRECTORY, os.fsdecode(targets[0]))
+    try:
+        check_paths([entry.path for entry in entries])
+        for path in produces:
+            check_path(path)
+    except UnsafePath as error:
+        raise Local(Reason.ODD_NAME, error.text) from error
+    return Package(tuple(entries), tuple(sources), same, command, produces, targets)
+
+
+def _same_text(closure: Closure, shared: Shared) -> bytes:
+    """One line for each file of the system: its digest, or `-` for one that must not be there, and its path."""
+    lines = [b"%b %b\n" % (facts.sha256.hex().encode(), p) for p, facts in closure.files.items() if shared.has(p)]
+    lines += [b"- %b\n" % path for path in closure.absent if shared.has(path)]
+    if any(b"\n" in line[:-1] for line in lines):
+        raise Local(Reason.ODD_NAME, "a line break in the name of a system header")
+    return b"".join(sorted(lines))
+
+
+def _lacking(wanted: Iterable[bytes], sources: Iterable[bytes], shared: Shared) -> list[bytes]:
+    """The directories that no file makes be there."""
+    there = {b"/"}
+    for source in sources:
+        place = os.path.dirname(source)
+        while place not in there:
+            there.add(place)
+            place = os.path.dirname(place)
+    return sorted(place for place in wanted if place not in there and not shared.has(place + b"/"))
+
+
+def _command(call: Call, directory: bytes, toolchain: Toolchain, shared: Shared, extra: tuple[bytes, ...]) -> bytes:
+    words = [] if shared == shared_by(toolchain) else [b"-isysroot", b'"$B"']
+    words += [b'"-ffile-prefix-map=$B="', *(quote(word) for word in extra)]
+    for word in call.words:
+        words += _written(word, shared)
+    there = quote(b"./" + directory[1:])
+    command = b'B=$PWD;echo "$B";cd %b&&exec %b %b' % (there, quote(toolchain.program), b" ".join(words))
+    if len(command) > COMMAND_BYTES:
+        raise Local(Reason.TOO_LONG)
+    return command
+
+
+def _written(word: Word, shared: Shared) -> list[bytes]:
+    """The word for the shell there."""
+    if word.role is None:
+        return [_there(b"", word.text, shared)]
+    value = word.value
+    if value is None:
+        return [quote(word.text)]
+    if word.role in _PATHS:
+        if word.separate:
+            return [quote(word.text), _there(b"", value, shared)]
+        return [_there(word.text, value, shared)]
+    if word.role is Role.PREFIX_MAP:
+        # Both as it is, for the system's files, and for ours; of several that fit the last one counts.
+        plain = quote(word.text + value)
+        return [plain, quote(word.text) + b'"$B"' + quote(value)] if value.startswith(b"/") else [plain]
+    if word.role is Role.PREPROCESSOR:
+        parts = [_there(b"", part, shared) for part in value.split(b",")]
+        return [quote(word.text) + b",".join(parts)]
+    return [quote(each) for each in word.written()]
+
+
+def _there(option: bytes, path: bytes, shared: Shared) -> bytes:
+    if path.startswith(b"/") and not shared.has(path + b"/"):
+        return quote(option) + b'"$B"' + quote(path)
+    return quote(option + path)

@@ -1,0 +1,333 @@
+"""`rakefarm cc` with real servers and compilers: what comes back is what the compiler would have made here."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from farm_vocabulary import commands_on, open_server_under, small_disks_work
+from server_vocabulary import ROOT, Server, wait_until
+
+CC = (sys.executable, "-m", "rakefarm.cc")
+SLOW = """
+constexpr long slow(long n) { long s = 0; for (long i = 0; i < n; i++) s += i % 7; return s; }
+constexpr long value = slow(700000);
+"""
+SLOWLY = ("-std=c++17", "-fconstexpr-loop-limit=2000000000", "-fconstexpr-ops-limit=200000000000")
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs gcc")
+
+Files = dict[str, tuple[bytes, int]]
+
+
+class Calls:
+    """A user's directory, and compiler calls in it."""
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self.path = path
+        self.scratch = scratch
+        self.hosts: list[Server] = []
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(self.scratch),
+            "XDG_CACHE_HOME": str(self.scratch / "cache"),
+            "XDG_STATE_HOME": str(self.scratch / "state"),
+            "RAKEFARM_CC_DIRECTORY": str(self.scratch / "run"),
+            "RAKEFARM_HOSTS": ",".join(server.address for server in self.hosts),
+            "LC_ALL": "C",
+            **(env or {}),
+        }
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.path / name).write_text(text)
+
+    def start(self, *words: str, env: Mapping[str, str] | None = None, where: str = ".") -> "subprocess.Popen[bytes]":
+        variables = self.environment(env)
+        return subprocess.Popen(
+            [*CC, *words], cwd=self.path / where, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def call(self, *words: str, env: Mapping[str, str] | None = None, where: str = ".") -> tuple[int, bytes, bytes]:
+        process = self.start(*words, env=env, where=where)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def files(self) -> Files:
+        found = (path for path in self.path.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.path)): (path.read_bytes(), path.stat().st_mode) for path in found}
+
+    def check_same(self, *words: str, where: str = ".", status: int = 0) -> None:
+        """The call makes, says and answers on the farm what it does here."""
+        before = self.files()
+        here = (*self.call(*words, where=where, env={"RAKEFARM_CC": "off"}), self.files())
+        for name in self.files().keys() - before.keys():
+            (self.path / name).unlink()
+        there = (*self.call(*words, where=where), self.files())
+        assert there[0] == status
+        assert there == here
+
+    def statistics(self) -> dict[str, int]:
+        status, out, err = self.call("--statistics")
+        assert status == 0, err
+        counts = {}
+        for line in out.decode().splitlines():
+            found = re.match(r" *(\d+) +(?:(compiled|run|files)|on (\S+)|(\w+):)", line)
+            if found:
+                counts[found[2] or found[3] or found[4]] = int(found[1])
+        return counts
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Iterator[Calls]:
+    """A directory without hosts; the helper is ended in the end."""
+    path = tmp_path / "project"
+    path.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix="rfcc-"))  # a socket's path is short
+    made = Calls(path, scratch)
+    try:
+        yield made
+        made.call("--stop")
+        wait_until(lambda: not (scratch / "run/socket").exists(), "the helper is gone")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def fill(calls: Calls) -> None:
+    calls.write("inc/h.h", "#include <assert.h>\n#include <stdio.h>\nstatic int f(int x) { assert(x); return x; }\n")
+    calls.write("src/a.c", '#include "h.h"\nint main(void) { puts(__FILE__); return f(1); }\n')
+    calls.write("src/b.cc", '#include <vector>\n#include "h.h"\nint g(std::vector<int> v) { return v.at(0); }\n')
+    calls.write("build/x", "")
+
+
+def test_all_that_is_made_is_what_the_compiler_makes(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    fill(calls)
+    top = calls.path
+    calls.check_same("gcc", "-g", "-O2", "-Wall", "-Iinc", "-MD", "-c", "src/a.c")
+    calls.check_same("gcc", "-g", "-Wall", "-I../inc", "-MMD", "-MP", "-c", "../src/a.c", "-o", "o.o", where="build")
+    calls.check_same(
+        "g++", "-g", "-Wall", "-Wextra", f"-I{top}/inc", "-MD", "-MF", f"{top}/build/b.d", "-o", f"{top}/build/b.o",
+        "-c", f"{top}/src/b.cc", where="build",
+    )  # fmt: skip
+    calls.check_same("gcc", "-Iinc", "-S", "-O2", f"{top}/src/a.c")
+    calls.check_same("gcc", "-Iinc", "-g", "-gsplit-dwarf", "-fsanitize=undefined", "-c", "src/a.c", "-o", "build/s.o")
+    counts = calls.statistics()
+    assert counts["compiled"] == 5, counts
+    assert counts["run"] == 0
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+def test_clang_makes_the_same_there_too(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    fill(calls)
+    calls.check_same("clang", "-g", "-Wall", "-Iinc", "-MD", "-c", "src/a.c")
+    calls.check_same("clang++", "-g", f"-I{calls.path}/inc", "-MD", "-c", f"{calls.path}/src/b.cc", where="build")
+    assert calls.statistics()["compiled"] == 2
+
+
+def test_failures_and_what_is_no_compile_are_the_compilers_own(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    fill(calls)
+    calls.write("bad.c", "int main(void) { return y }\n")
+    calls.check_same("gcc", "-c", "bad.c", status=1)
+    calls.check_same("gcc", "-E", "bad.c")
+    calls.check_same("gcc", "-c", "missing.c", status=1)
+    calls.check_same("gcc", "-Iinc", "src/a.c", "-o", "a")
+    counts = calls.statistics()
+    assert (counts["compiled"], counts["failed_there"], counts["not_a_compile"], counts["unreadable"]) == (0, 1, 2, 1)
+    assert calls.call("no-such-compiler", "-c", "a.c")[0] == 100
+
+
+def test_odd_names_and_a_header_that_changes(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    calls.write("a b/ü'$x.c", '#include "h $.h"\nint x = X;\n')
+    calls.write("a b/h $.h", "#define X 1\n")
+    calls.check_same("gcc", "-MD", "-c", "a b/ü'$x.c", "-o", "o ' $.o")
+    calls.write("a b/h $.h", "#define X 2\n")
+    calls.check_same("gcc", "-MD", "-c", "a b/ü'$x.c", "-o", "o ' $.o")
+    assert calls.statistics()["compiled"] == 2
+
+
+def test_computed_includes_are_asked_of_the_compiler(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    calls.write("a.c", "#define H(x) <x/h.h>\n#include H(x)\nint x = X;\n")
+    calls.write("inc/x/h.h", '#define X 1\n#include "k.h"\n')
+    calls.write("inc/x/k.h", "")
+    calls.check_same("gcc", "-Iinc", "-g", "-MD", "-c", "a.c")
+    assert calls.statistics()["compiled"] == 1
+
+
+def test_without_servers_it_compiles_here_and_says_so_once(calls: Calls) -> None:
+    calls.write("a.c", "int x;\n")
+    assert calls.call("gcc", "-c", "a.c") == (0, b"", b"")
+    assert calls.statistics()["no_host"] == 1
+    dead = {"RAKEFARM_HOSTS": "127.0.0.1:1"}
+    status, out, err = calls.call("gcc", "-c", "a.c", env=dead)
+    assert (status, out, err.count(b"\n")) == (0, b"", 1)
+    assert b"no server" in err
+    assert calls.call("gcc", "-c", "a.c", env=dead) == (0, b"", b"")
+    status, _, err = calls.call("-v", "gcc", "-c", "a.c")
+    assert (status, err) == (0, b"rakefarm cc: here: no host of the farm is named\n")
+
+
+def test_a_killed_call_ends_its_command(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = [farm[0]]
+    calls.write("a.cc", SLOW)
+    call = calls.start("g++", *SLOWLY, "-c", "a.cc")
+    wait_until(lambda: commands_on(farm[0]), "it compiles")
+    call.kill()
+    call.communicate()
+    wait_until(lambda: not commands_on(farm[0]), "the command has ended", 1.5)
+    assert not (calls.path / "a.o").exists()
+    wait_until(lambda: calls.statistics().get("cancelled") == 1)
+
+
+def test_a_killed_server_is_made_up_for(calls: Calls, start_server: Callable[..., Server]) -> None:
+    first, second = start_server("--slots", "1"), start_server("--slots", "1")
+    calls.hosts = [first, second]
+    calls.write("a.cc", SLOW)
+    call = calls.start("g++", *SLOWLY, "-c", "a.cc", "-o", "a.o")
+    busy, other = wait_until(
+        lambda: (commands_on(first) and (first, second)) or (commands_on(second) and (second, first)), "it compiles"
+    )
+    busy.process.kill()
+    out, err = call.communicate(timeout=60)
+    assert (call.returncode, out, err) == (0, b"", b"")
+    assert calls.statistics()[other.address] == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_left_after_three_beats_and_not_asked_again(
+    calls: Calls, start_server: Callable[..., Server]
+) -> None:
+    server = start_server("--slots", "1")
+    calls.hosts = [server]
+    calls.write("a.c", "int x;\n")
+    assert calls.call("gcc", "-c", "a.c") == (0, b"", b"")
+    stopped = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+    for process in stopped:
+        process.suspend()
+    try:
+        for most_s in (10.0, 2.0):
+            began = time.monotonic()
+            assert calls.call("gcc", "-c", "a.c")[0] == 0
+            assert time.monotonic() - began < most_s
+    finally:
+        for process in stopped:
+            process.resume()
+    assert calls.statistics()["no_server"] == 2
+
+
+def test_a_killed_helper_is_replaced(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = [farm[0]]
+    calls.write("a.cc", SLOW)
+    calls.write("b.c", "int x;\n")
+    assert calls.call("gcc", "-c", "b.c") == (0, b"", b"")
+    call = calls.start("g++", *SLOWLY, "-c", "a.cc")
+    wait_until(lambda: commands_on(farm[0]), "it compiles")
+    _, told, _ = calls.call("--statistics")
+    os.kill(int(told.split(b"process ")[1].split()[0]), signal.SIGKILL)
+    assert call.communicate(timeout=60)[1] == b""
+    assert call.returncode == 0
+    assert (calls.path / "a.o").exists()
+    assert calls.call("gcc", "-c", "b.c") == (0, b"", b"")
+    assert calls.statistics()["compiled"] == 1
+
+
+def test_many_at_once(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    for number in range(12):
+        calls.write(f"{number}.c", f"int x{number} = {number};\n")
+    with ThreadPoolExecutor(12) as pool:
+        ended = list(pool.map(lambda number: calls.call("gcc", "-c", f"{number}.c"), range(12)))
+    assert ended == [(0, b"", b"")] * 12
+    assert calls.statistics()["compiled"] == 12
+
+
+def test_the_compiled_launcher_stands_for_the_compiler(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    fill(calls)
+    status, out, err = calls.call("--install-links", str(calls.scratch / "links"))
+    assert status == 0, err
+    links = {os.path.basename(line) for line in out.decode().splitlines()}
+    assert links == {"cc", "gcc", "c++", "g++", "clang", "clang++"}
+    variables = calls.environment()
+    variables["PATH"] = f"{calls.scratch}/links:{variables['PATH']}"
+
+    def run(*words: str) -> tuple[int, bytes, bytes]:
+        ended = subprocess.run(words, cwd=calls.path, env=variables, capture_output=True, timeout=60)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    assert run("gcc", "-Iinc", "-c", "src/a.c") == (0, b"", b"")
+    assert run("gcc", "a.o", "-o", "a") == (0, b"", b"")
+    assert run("gcc", "-c", "none.c")[0] == 1
+    assert run(str(calls.scratch / "links/gcc"), "-Iinc", "-g", "-c", "src/a.c", "-o", "b.o") == (0, b"", b"")
+    assert calls.statistics()["compiled"] == 2
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_run_sends_the_calls_of_a_whole_build(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    for name in "abc":
+        calls.write(f"{name}.c", f"int {name};\n")
+    calls.write("d.cc", "int main() { return 0; }\n")
+    calls.write("Makefile", "prog: a.o b.o c.o d.o\n\t$(CXX) -o $@ $^\n")
+    words = [sys.executable, "-m", "rakefarm", "run", "make", "-j"]
+    ended = subprocess.run(words, cwd=calls.path, env=calls.environment(), capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert subprocess.run([calls.path / "prog"]).returncode == 0
+    counts = calls.statistics()
+    assert (counts["compiled"], counts["not_a_compile"]) == (4, 1)
+
+
+@pytest.mark.skipif(not small_disks_work(), reason="this machine lets nobody mount")
+def test_a_server_with_other_headers_is_sent_ours(
+    calls: Calls, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Its own <assert.h> is another one; what it compiles is what we would have."""
+    other = tmp_path / "assert.h"
+    other.write_text("#define assert(x) other()\n")
+    unshare = ["unshare", "-m"] if not os.geteuid() else ["unshare", "-Urm"]
+    script = 'mount --bind "$1" /usr/include/assert.h && shift && exec "$@"'
+    prefix = [*unshare, "sh", "-c", script, "sh", str(other)]
+    server = start_server(opener=lambda place, *options: open_server_under(prefix, place, *options))
+    calls.hosts = [server]
+    fill(calls)
+    calls.check_same("gcc", "-g", "-Iinc", "-MD", "-Wall", "-c", "src/a.c")
+    calls.check_same("g++", "-g", "-I../inc", "-c", "../src/b.cc", "-MMD", where="build")
+    calls.check_same("gcc", "-g3", f"-I{calls.path}/inc", "-c", f"{calls.path}/src/a.c")
+    assert calls.statistics()["compiled"] == 3
+
+
+@pytest.mark.skipif(not small_disks_work(), reason="this machine lets nobody mount")
+def test_a_server_with_another_compiler_is_not_used(
+    calls: Calls, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    other = tmp_path / "as"
+    shutil.copy(str(shutil.which("as")), other)
+    with other.open("ab") as file:
+        file.write(b"another")
+    unshare = ["unshare", "-m"] if not os.geteuid() else ["unshare", "-Urm"]
+    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    prefix = [*unshare, "sh", "-c", script, "sh", str(other), os.path.realpath(str(shutil.which("as")))]
+    server = start_server(opener=lambda place, *options: open_server_under(prefix, place, *options))
+    calls.hosts = [server]
+    calls.write("a.c", "int x;\n")
+    status, _, err = calls.call("-v", "gcc", "-c", "a.c")
+    assert status == 0
+    assert b"another here" in err
+    with contextlib.suppress(KeyError):
+        assert calls.statistics()["compiled"] == 0
