@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from rakefarm import __version__, standard
+from rakefarm.codes import Code, coded
 from rakefarm.commands.complaint import complain
 from rakefarm.commands.parser import Parser
 from rakefarm.config import ConfigError
@@ -20,14 +21,26 @@ SUBCOMMANDS = {
     "build": "run a Rakefile (also called rake-p)",
     "serve": "run a server (also called rakeserver)",
     "quote": "what every host would ask for a command now",
+    "doctor": "what is wrong with each host, and what to do about it",
+    "top": "the farm, live, without a build",
+    "init": "write a Rakefile for a directory of C or C++ files",
+    "lint": "what actions include and do not require, or require and do not use",
+    "compdb": "write compile_commands.json, for editors and analysers",
+    "config": "every setting, its value, and where that comes from",
     "cc": "compile a file on the farm, for make, ninja and CMake",
     "run": "run a command, make say, with all its compiler calls on the farm",
     "calibrate": "hold bids against what came of them, from the ledger",
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",
+    "completion": "words for the shell to complete command lines with",
+    "metrics": "how the farm is, for Prometheus",
     "key": "make, show and distribute the keys that open the farm",
 }
 """What each is for; it stands in the module of its name in `rakefarm.commands`."""
+
+
+BUILD = "Run a Rakefile on the farm."
+SERVE = "Run commands for the clients of the farm."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,15 +55,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_main(arguments: Sequence[str] | None = None) -> int:
     """`rake-p`; answers the exit status."""
-    return _run(_single_parser("rake-p", "build", "Run a Rakefile on the farm."), arguments)
+    return _run(_single_parser("rake-p", "build", BUILD), arguments)
 
 
 def serve_main(arguments: Sequence[str] | None = None) -> int:
     """`rakeserver`; answers the exit status."""
-    return _run(_single_parser("rakeserver", "serve", "Run commands for the clients of the farm."), arguments)
+    return _run(_single_parser("rakeserver", "serve", SERVE), arguments)
 
 
-def _rakefarm_parser(wanted: str) -> Parser:
+def whole_parser(program: str) -> Parser:
+    """With every subcommand filled in, for what is generated from it: completions, man pages."""
+    if program == "rake-p":
+        return _single_parser("rake-p", "build", BUILD)
+    if program == "rakeserver":
+        return _single_parser("rakeserver", "serve", SERVE)
+    return _rakefarm_parser(None)
+
+
+def _rakefarm_parser(wanted: str | None) -> Parser:
+    """Of the subcommands only the one that is wanted is loaded; None: all."""
     parser = Parser(
         prog="rakefarm",
         description="Compile and link across every idle core of a lab, placed by live cost quotes.",
@@ -59,7 +82,7 @@ def _rakefarm_parser(wanted: str) -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, purpose in SUBCOMMANDS.items():
         subparser = commands.add_parser(name, help=purpose)
-        if name == wanted:
+        if wanted in (name, None):
             _fill(subparser, name)
     return parser
 
@@ -93,11 +116,13 @@ def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as end:
         return standard.finish(end.code if isinstance(end.code, int) else int(ExitStatus.USAGE))
+    if "whole_parser" in options:
+        options.whole_parser = whole_parser
     run: Callable[[object, Mapping[str, str]], int] = options.run
     try:
         return int(run(options, os.environ))
     except ConfigError as error:
-        return complain(parser.prog, str(error))
+        return complain(parser.prog, str(error), code=error.code)
     except KeyboardInterrupt:
         return int(ExitStatus.INTERRUPTED)
     except Exception:
@@ -119,7 +144,6 @@ def _report_fault(program: str) -> int:
     ) as file:
         file.write(f"rakefarm {__version__}, Python {sys.version}\n{traceback.format_exc()}")
     error = sys.exc_info()[1]
-    standard.say(
-        f"{program}: this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}"
-    )
+    text = f"this is a fault of rakefarm, please report it with {file.name}: {type(error).__name__}: {error}"
+    standard.say(f"{program}: {coded(text, Code.INTERNAL)}")
     return int(ExitStatus.INTERNAL)

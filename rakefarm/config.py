@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from msgspec import Meta, Struct, field, structs
 
+from rakefarm.codes import Code
 from rakefarm.hours import parse_hours
 from rakefarm.levels import LEVELS, parse_uids
 from rakefarm.market.bid import Coefficients
@@ -22,6 +23,10 @@ FALLBACKS = ("next", "local", "never")
 
 class ConfigError(Exception):
     """The configuration can't be used; the text names the file, the key and what is right."""
+
+    def __init__(self, text: str, code: Code = Code.CONFIGURATION) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Rule(Struct, frozen=True):
@@ -168,13 +173,35 @@ def load_settings(cls: type[Settings], name: str, path: str | None, environ: Map
     that can't be meant.
     """
     settings = cls()
-    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
-    found = [path] if path else [f"/etc/rakefarm/{name}", os.path.join(home, "rakefarm", name)]
-    for candidate in found:
-        if path is None and not os.path.isfile(candidate):
-            continue
+    for candidate in _files(name, path, environ):
         settings = _apply(settings, _read(candidate), candidate)
     return settings
+
+
+def load_origins(cls: type[Settings], name: str, path: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Which file each setting (its dotted name) has its value from; those that no file sets are not there. Raises
+    ConfigError, as `load_settings`."""
+    load_settings(cls, name, path, environ)
+    origins: dict[str, str] = {}
+
+    def note(values: Mapping[str, Any], prefix: str, where: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                note(value, f"{prefix}{key}.", where)
+            else:
+                origins[prefix + key] = where
+
+    for candidate in _files(name, path, environ):
+        note(_read(candidate), "", candidate)
+    return origins
+
+
+def _files(name: str, path: str | None, environ: Mapping[str, str]) -> list[str]:
+    """What is read, in the order in which the later wins."""
+    if path:
+        return [path]
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
+    return [each for each in (f"/etc/rakefarm/{name}", os.path.join(home, "rakefarm", name)) if os.path.isfile(each)]
 
 
 def _read(path: str) -> dict[str, Any]:

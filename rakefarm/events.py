@@ -208,7 +208,8 @@ class ActionFinished(Event, frozen=True, kw_only=True):
 
     `detail` reads "exit status 1", "killed by signal 9 (SIGKILL)", "missing required file x.h", …
     Times are seconds, sizes bytes; `ran_s` is how long the command ran, of the `elapsed_s` from its award to its end;
-    `bytes_saved` are those of inputs that the host had already; `outputs` are the installed paths.
+    `bytes_saved` are those of inputs that the host had already; `outputs` are the installed paths. `error` is the code
+    of what went wrong (docs/errors.md), empty when nothing did.
     """
 
     name: ClassVar[str] = "action_finished"
@@ -216,6 +217,7 @@ class ActionFinished(Event, frozen=True, kw_only=True):
     host: str
     outcome: str
     detail: str = ""
+    error: str = ""
     exit_status: int | None = None
     elapsed_s: float = 0.0
     ran_s: float = 0.0

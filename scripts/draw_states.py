@@ -26,6 +26,9 @@ STRUCTURES = (
     messages.Offer,
     messages.Input,
     messages.Variable,
+    messages.Occupant,
+    messages.Space,
+    messages.StoreUse,
 )
 
 HEAD = """\

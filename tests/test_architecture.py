@@ -17,7 +17,7 @@ PURE = ("wire", "market")
 SHARED_DATA = {"rakefarm.market.curve", "rakefarm.market.curve.Curve"}
 OWNERS = {
     "psutil": {"server/load.py"},
-    "rich": {"client/live.py", "client/frame.py", "client/tables.py"},
+    "rich": {"client/live.py", "client/frame.py", "client/tables.py", "client/top_screen.py"},
     "subprocess": {"process.py", "embedded.py"},
     "multiprocessing": set(),
     "asyncio": set(),

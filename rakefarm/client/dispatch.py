@@ -23,6 +23,7 @@ from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan, PlannedAction, PlannedSet
 from rakefarm.client.remote import Declined
 from rakefarm.client.report import Report, closing_events
+from rakefarm.codes import Code
 from rakefarm.config import ClientSettings
 from rakefarm.events import ActionQueued, ActionRetried, CopyEnded, SetStarted, Stream
 from rakefarm.hosts import LOCAL
@@ -143,7 +144,7 @@ class Dispatcher:
             return None
         if measured.missing is not None:
             detail = f"missing required file {measured.missing}; nothing was sent"
-            self._finish(planned, Report(Outcome.FAILED, detail=detail), time.monotonic())
+            self._finish(planned, Report(Outcome.FAILED, detail=detail, code=Code.MISSING_INPUT), time.monotonic())
             return None
         return describe(planned, measured, self._experiences.history)
 
@@ -261,7 +262,7 @@ class Dispatcher:
             self._here.submit((job.planned, True))
             return
         started = self._began.get(job.number, time.monotonic())
-        self._finish(job.planned, Report(Outcome.NOT_RUN, detail=_no_server(reason)), started)
+        self._finish(job.planned, Report(Outcome.NOT_RUN, detail=_no_server(reason), code=Code.NOT_RUN), started)
 
     def _finish(self, planned: PlannedAction, report: Report, started: float) -> None:
         if not self._performer.cancelled:
@@ -275,8 +276,8 @@ def _failure(error: Exception) -> Report:
     """Something of ours failed the action."""
     if isinstance(error, OSError):
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}")
-    return Report(Outcome.FAILED, detail=str(error))
+        return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)
+    return Report(Outcome.FAILED, detail=str(error), code=Code.MISSING_INPUT)
 
 
 def _no_server(reason: str) -> str:

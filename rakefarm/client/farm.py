@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from rakefarm.client.credentials import load_credentials
 from rakefarm.client.link import Link, connect
 from rakefarm.client.reach import HostFailed
+from rakefarm.codes import coded
 from rakefarm.config import ClientSettings
 from rakefarm.embedded import EmbeddedFailed, WaitReady
 from rakefarm.events import HostLeftOut, HostReady, Notice, Stream
@@ -157,7 +158,10 @@ class Farm:
             link = connect(
                 place, self._environ, self._settings.connect_s, self._credentials, self._settings.require_isolation
             )
-        except (HostFailed, EmbeddedFailed) as error:
+        except HostFailed as error:
+            self.leave_out(member, coded(str(error), error.code))
+            return None
+        except EmbeddedFailed as error:
             self.leave_out(member, str(error))
             return None
         with self._lock:

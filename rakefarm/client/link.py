@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from rakefarm import __version__, transport
 from rakefarm.client.credentials import Credentials
 from rakefarm.client.reach import HostFailed, Way, reach
+from rakefarm.codes import Code
 from rakefarm.hosts import Host
 from rakefarm.levels import rank
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role
-from rakefarm.wire.errors import ConnectionCut
+from rakefarm.wire.errors import ConnectionCut, UnknownMessage
 from rakefarm.wire.messages import (
     PROTOCOL_NAME,
     PROTOCOL_VERSIONS,
@@ -29,6 +30,8 @@ from rakefarm.wire.messages import (
     Proof,
     Quote,
     QuoteRequest,
+    Status,
+    StatusReply,
     Task,
     Wait,
     Welcome,
@@ -89,6 +92,14 @@ class Link:
     def fresh(self) -> bool:
         """Whether the server has not closed it; an idle server says nothing, so anything readable is its end."""
         return not self.transport.wait_readable(0.0)
+
+    def status(self) -> StatusReply:
+        """How the server is now, which must have announced that it tells. Raises Lost or a protocol error."""
+        self.transport.send(Status())
+        message = self.receive()
+        if not isinstance(message, StatusReply):
+            raise refused(message)
+        return message
 
     def acknowledge(self) -> None:
         """End an action: everything arrived. Written with the next request, or by `flush` when there is none
@@ -163,17 +174,38 @@ def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentia
         return Link(host.address, link, welcome, way)
     except (Lost, ProtocolError, OSError) as error:
         text = transport.explain(error)
-        if isinstance(error, Lost) and "no sign of life" in text:
+        silent = isinstance(error, Lost) and "no sign of life" in text
+        if silent:
             text = f"it accepted the connection and did not answer within {way.connect_s:g} s"
-        text = way.explain(text)
+        code = _code_of(error, silent)
+        if (explained := way.explain(text)) != text:
+            text, code = explained, Code.SSH
         link.close()
         way.close()
         cut = proves and ("closed the connection" in text or "was reset" in text or isinstance(error, ConnectionCut))
-        raise (_CutShort if cut else HostFailed)(text) from error
+        raise (_CutShort if cut else HostFailed)(text, code) from error
 
 
 class _CutShort(HostFailed):
     """It closed the connection in the middle of the proofs, without a word."""
+
+
+class _NotAccepted(Lost):
+    """The introduction has failed for a reason that has a code of its own."""
+
+    def __init__(self, text: str, code: Code) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def _code_of(error: Exception, silent: bool) -> Code:
+    if isinstance(error, _NotAccepted):
+        return error.code
+    if isinstance(error, UnknownMessage):
+        return Code.NOT_RAKEFARM
+    if silent:
+        return Code.SILENT
+    return Code.PROTOCOL if isinstance(error, ProtocolError) and not isinstance(error, ConnectionCut) else Code.LOST
 
 
 def _encrypt(link: Transport, context: "ssl.SSLContext", host: Host) -> bytes:
@@ -184,7 +216,7 @@ def _encrypt(link: Transport, context: "ssl.SSLContext", host: Host) -> bytes:
     try:
         tls.handshake(link.keep_deadline)
     except TlsFailed as error:
-        raise Lost(f"TLS: {error}; we have a key, so it needs the same one") from error
+        raise _NotAccepted(f"TLS: {error}; we have a key, so it needs the same one", Code.KEY_NOT_ASKED) from error
     except BlockingIOError as error:
         raise Lost("no sign of life within the time allowed") from error
     link.encrypt(tls)
@@ -204,11 +236,11 @@ def _introduce(link: Transport, environ: Mapping[str, str], key: "Key | None", c
             software=__version__,
         )
     )
-    message = _receive(link)
+    message = _receive(link, Code.NO_KEY if key is None else Code.WRONG_KEY)
     if key is not None:
         message = _prove(link, message, key, nonce, certificate)
     if isinstance(message, Challenge):
-        raise Lost("it asks for a key, and we have none: see rakefarm key --help")
+        raise _NotAccepted("it asks for a key, and we have none: see rakefarm key --help", Code.NO_KEY)
     assert isinstance(message, Welcome)
     if message.version not in PROTOCOL_VERSIONS or not 1 <= message.slots <= 65536:
         raise RemoteProtocolError(f"the server chose version {message.version} and has {message.slots} slots")
@@ -220,27 +252,30 @@ def _prove(link: Transport, message: Message, key: "Key", nonce: bytes, certific
     from rakefarm.security.proof import check_server, prove
 
     if not isinstance(message, Challenge):
-        raise Lost("it asks for no key, and ours must be proved: it is another server, or has lost its key")
+        text = "it asks for no key, and ours must be proved: it is another server, or has lost its key"
+        raise _NotAccepted(text, Code.KEY_NOT_ASKED)
     link.send(Proof(key.name, prove(key, Role.CLIENT, nonce, message.nonce, certificate)))
-    welcome = _receive(link)
+    welcome = _receive(link, Code.WRONG_KEY)
     if not isinstance(welcome, Welcome) or not check_server(key, welcome.proof, nonce, message.nonce, certificate):
-        raise Lost("it has not proved that it holds our key: somebody may stand between us")
+        raise _NotAccepted("it has not proved that it holds our key: somebody may stand between us", Code.NOT_PROVED)
     return welcome
 
 
-def _receive(link: Transport) -> Message:
+def _receive(link: Transport, without_key: Code) -> Message:
     message = link.receive()
     if message is None:
         raise Lost("the server closed the connection")
     if isinstance(message, Error):
-        raise Lost(message.text)
+        codes = {"key": without_key, "version": Code.VERSION}
+        raise _NotAccepted(message.text, codes.get(message.code, Code.PROTOCOL))
     return message
 
 
 def _check_isolation(welcome: Welcome, required: str) -> None:
-    """Raises HostFailed when a server confines commands less than is required."""
+    """Raises Lost when a server confines commands less than is required."""
     if rank(welcome.isolation) < rank(required):
-        raise HostFailed(f"its isolation is {welcome.isolation[:40]!r}, and this build requires {required!r} or more")
+        text = f"its isolation is {welcome.isolation[:40]!r}, and this build requires {required!r} or more"
+        raise _NotAccepted(text, Code.ISOLATION)
 
 
 def wait_readable(links: list[Link], deadline: float) -> set[int]:

@@ -146,7 +146,8 @@ class Narrator:
             where = " (local)" if event.host == "local" else f" on {safe_text(event.host)}"
         if self._verbose and where:
             after = f" after {duration_text(event.elapsed_s)}"
-        return f"{self._who(event.action, row)}: {safe_text(event.detail) or event.outcome}{where}{after}"
+        code = f" [{safe_text(event.error)[:8]}]" if event.error else ""
+        return f"{self._who(event.action, row)}: {safe_text(event.detail) or event.outcome}{where}{after}{code}"
 
 
 def _terms_of(event: ActionPlaced) -> str:

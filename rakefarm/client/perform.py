@@ -10,7 +10,7 @@ from rakefarm.client import local, remote
 from rakefarm.client.copies import Assignment, Copies
 from rakefarm.client.farm import Farm
 from rakefarm.client.guard import Guard
-from rakefarm.client.hints import absent_directory
+from rakefarm.client.hints import explain_failure
 from rakefarm.client.inputs import Hasher, Manifest, declared_paths
 from rakefarm.client.jobs import RemoteJob, command_of
 from rakefarm.client.link import Link
@@ -18,6 +18,7 @@ from rakefarm.client.outputs import Claims, Incoming, OutputError, current_umask
 from rakefarm.client.places import NESTED, Place
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.client.report import Report, report_local
+from rakefarm.codes import Code
 from rakefarm.config import ClientSettings
 from rakefarm.events import ActionPhase, ActionPlaced, CopyEnded, Notice, Stream
 from rakefarm.hosts import LOCAL
@@ -170,8 +171,7 @@ class Performer:
             report.judge(executed.result)
             if report.outcome is Outcome.FAILED and report.exit_status:
                 places = [place for entry in order.manifest.entries for place in (entry.path, entry.alias) if place]
-                hint = absent_directory(job.planned.action.command, places, order.produces)
-                report.detail += f" ({hint})" if hint else ""
+                explain_failure(report, job.planned.action, places, order.produces)
             if copies is not None:
                 self._win(assignment, copies)
             if report.outcome is Outcome.SUCCEEDED:
@@ -236,7 +236,7 @@ class Performer:
         try:
             incoming.install(skip, self._umask)
         except OutputError as error:
-            report.outcome, report.detail = Outcome.FAILED, str(error)
+            report.fail(Code.OUTPUT, str(error))
             return
         report.outputs = tuple(path for path in paths if path not in skip)
 

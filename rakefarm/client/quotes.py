@@ -8,6 +8,7 @@ from msgspec import Struct
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.link import Link, wait_readable
+from rakefarm.market.curve import Curve
 from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Decline, Offer, Task
@@ -85,9 +86,13 @@ ABSURD = 1e9
 
 def absurdity(offer: Offer) -> str:
     """What can't be true in an offer, or nothing. The wire has refused what is not finite."""
-    curve = offer.curve
     if not 0 < offer.price < ABSURD or not 0 < offer.seconds < ABSURD:
         return f"an absurd price: {offer.price:g} for {offer.seconds:g} s"
+    return absurd_curve(offer.curve)
+
+
+def absurd_curve(curve: Curve) -> str:
+    """What can't be true in a curve, or nothing."""
     if not (0 < curve.speed < 1e6 and curve.cores and curve.slots and 0 <= curve.busy < 1e6 and curve.free_in_s):
         return "an absurd price curve"
     if not (0 <= curve.load_average < 1e6 and 0 <= curve.sample_age_s < ABSURD):

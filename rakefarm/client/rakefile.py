@@ -27,6 +27,7 @@ from rakefarm.client.rakefile_lines import (
     without_shell_comment,
 )
 from rakefarm.client.rakefile_model import Action, ActionSet, Diagnostic, Rakefile, RakefileError, locate
+from rakefarm.codes import Code
 from rakefarm.hosts import (
     MAX_PORT,
     Host,
@@ -55,6 +56,12 @@ MAX_FILE_BYTES = 64 * 2**20  # a 10,000-action file has about 1 MiB; this only s
 MAX_ERRORS = 20
 
 _SETTING = re.compile(r"([^\s=:]+)[ \t\r\f\v]*=[ \t\r\f\v]*")
+# task :test => [:a] do, file "a.o" => "a.c" do |t|, namespace :b do, require "rake/clean", Rake::TestTask.new
+_RUBY = re.compile(
+    rb"""^[ \t]*(?:(?:multi)?task|file|namespace|directory|rule|desc)[ \t(]+[:"'][^\n]*$"""
+    rb"""|^[ \t]*require(?:_relative)?[ \t(]+["']|^[ \t]*(?:Rake|Bundler|RSpec)::\w|^end[ \t]*$""",
+    re.MULTILINE,
+)
 _HOST_WORD = re.compile(r"[^ \t\r\f\v,]+")
 _REQUIRES = frozenset({"requires", "require", "required"})
 
@@ -94,6 +101,11 @@ def parse_rakefile(text: bytes, path: str = "Rakefile") -> Rakefile:
             errors.append(Diagnostic(number, error.column, error.text))
             if len(errors) == MAX_ERRORS:
                 break
+    if errors and _RUBY.search(text):
+        reason = (
+            "this is a Rakefile of Ruby's rake, another program: run it with rake, or name one of ours with -f FILE"
+        )
+        raise RakefileError(path, (Diagnostic(0, 0, reason),), code=Code.OTHER_RAKEFILE)
     if errors:
         raise RakefileError(path, tuple(errors), tuple(parser.warnings))
     hosts = parser.hosts_with_ports()

@@ -5,6 +5,7 @@
 
 from msgspec import Struct
 
+from rakefarm.codes import Code
 from rakefarm.hosts import Host
 
 
@@ -63,10 +64,17 @@ class RakefileError(Exception):
     the file as a whole has line 0, and its `str()` is `path: text`.
     """
 
-    def __init__(self, path: str, errors: tuple[Diagnostic, ...], warnings: tuple[Diagnostic, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: str,
+        errors: tuple[Diagnostic, ...],
+        warnings: tuple[Diagnostic, ...] = (),
+        code: Code = Code.RAKEFILE,
+    ) -> None:
         assert errors
         super().__init__(path, errors)
         self.path = path
+        self.code = code
         self.errors = errors
         self.warnings = warnings
 

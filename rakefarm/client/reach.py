@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from rakefarm import transport
 from rakefarm.client.credentials import Credentials
+from rakefarm.codes import Code
 from rakefarm.hosts import Host
 from rakefarm.process import start_filter
 from rakefarm.security.local import is_trusted, peer_user, short_path
@@ -22,7 +23,11 @@ TOLD_BYTES = 4096
 
 
 class HostFailed(Exception):
-    """A host can't be used; the text says why, for a person."""
+    """A host can't be used; the text says why, for a person, and the code what to do."""
+
+    def __init__(self, text: str, code: Code) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Way:
@@ -57,10 +62,10 @@ def _open_unix(path: str) -> socket.socket:
         user = peer_user(sock)
     except OSError as error:
         sock.close()
-        raise HostFailed(f"{error.strerror}; is rakeserver running there?") from error
+        raise HostFailed(f"{error.strerror}; is rakeserver running there?", Code.SOCKET) from error
     if not is_trusted(user):
         sock.close()
-        raise HostFailed(f"user {user}, who is not us, listens there")
+        raise HostFailed(f"user {user}, who is not us, listens there", Code.SOCKET)
     return sock
 
 
@@ -72,10 +77,11 @@ def _open_tcp(host: Host, credentials: Credentials, connect_s: float) -> socket.
         found = socket.getaddrinfo(name, host.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else "no valid name"
-        raise HostFailed(f"the name can't be resolved: {reason}") from error
-    problem = "no address"
+        raise HostFailed(f"the name can't be resolved: {reason}", Code.NAME) from error
+    problem, code = "no address", Code.NAME
     for family, kind, protocol, _, address in found:
         if credentials.context is None and not credentials.insecure and not is_loopback(str(address[0])):
+            code = Code.UNPROVEN
             problem = (
                 "it is on the network, and there is no key: make one with 'rakefarm key new' and put it there with"
                 " 'rakefarm key add-host', or say --insecure"
@@ -89,13 +95,13 @@ def _open_tcp(host: Host, credentials: Credentials, connect_s: float) -> socket.
             sock.setblocking(True)
             return sock
         except TimeoutError:
-            problem = f"no answer within {connect_s:g} s"
+            problem, code = f"no answer within {connect_s:g} s", Code.NO_ANSWER
         except OSError as error:
-            problem = error.strerror or str(error)
+            problem, code = error.strerror or str(error), Code.ROUTE
             if isinstance(error, ConnectionRefusedError):
-                problem = "connection refused; is rakeserver running there?"
+                problem, code = "connection refused; is rakeserver running there?", Code.REFUSED
         sock.close()
-    raise HostFailed(problem)
+    raise HostFailed(problem, code)
 
 
 class _SshWay(Way):
@@ -110,7 +116,7 @@ class _SshWay(Way):
         except OSError as error:
             ours.close()
             os.close(self._told)
-            raise HostFailed(f"ssh can't be started: {error.strerror}") from error
+            raise HostFailed(f"ssh can't be started: {error.strerror}", Code.SSH) from error
         finally:
             theirs.close()
         super().__init__(ours, max(connect_s, SSH_CONNECT_S))

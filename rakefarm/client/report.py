@@ -10,6 +10,7 @@ from rakefarm import process
 from rakefarm.capture import Capture
 from rakefarm.client.local import LocalResult
 from rakefarm.client.plan import Outcome, PlannedAction
+from rakefarm.codes import Code
 from rakefarm.events import ActionFinished, ActionOutput, Event
 from rakefarm.wire.messages import Result
 
@@ -20,6 +21,7 @@ class Report(Struct):
     outcome: Outcome
     host: str = ""
     detail: str = ""
+    code: Code | None = None
     exit_status: int | None = None
     ran_s: float = 0.0
     cpu_s: float = 0.0
@@ -45,13 +47,19 @@ class Report(Struct):
                 self.exit_status = result.status
                 self.detail = f"exit status {result.status}"
                 if result.status:
-                    self.outcome = Outcome.FAILED
+                    self.fail(Code.ACTION_FAILED, self.detail)
             case "signalled":
-                self.outcome, self.detail = Outcome.FAILED, killed_by(result.status)
+                self.fail(Code.KILLED, killed_by(result.status))
             case "timed_out":
-                self.outcome, self.detail = Outcome.FAILED, "its time limit was up"
+                self.fail(Code.TIME_LIMIT, "its time limit was up")
+            case "missing_output" | "unfit_output":
+                self.fail(Code.OUTPUT, result.detail)
             case _:
-                self.outcome, self.detail = Outcome.FAILED, result.detail
+                self.fail(Code.ACTION_FAILED, result.detail)
+
+    def fail(self, code: Code, detail: str) -> None:
+        """It has failed, for this reason."""
+        self.outcome, self.code, self.detail = Outcome.FAILED, code, detail
 
 
 def report_local(result: LocalResult, host: str) -> Report:
@@ -70,17 +78,18 @@ def report_local(result: LocalResult, host: str) -> Report:
         case process.Exited(0) if not result.problem:
             report.outcome, report.exit_status = Outcome.SUCCEEDED, 0
         case process.Exited(0):
-            report.detail = result.problem
+            report.fail(Code.OUTPUT, result.problem)
         case process.Exited(status):
-            report.exit_status, report.detail = status, f"exit status {status}"
+            report.exit_status = status
+            report.fail(Code.ACTION_FAILED, f"exit status {status}")
         case process.Signalled(number):
-            report.detail = killed_by(number)
+            report.fail(Code.KILLED, killed_by(number))
         case process.TimedOut():
-            report.detail = "its time limit was up"
+            report.fail(Code.TIME_LIMIT, "its time limit was up")
         case process.Cancelled():
             report.detail = "interrupted"
         case process.CouldNotStart(text):
-            report.detail = f"the shell could not be started: {text}"
+            report.fail(Code.ACTION_FAILED, f"the shell could not be started: {text}")
     return report
 
 
@@ -95,6 +104,7 @@ def closing_events(planned: PlannedAction, report: Report, elapsed_s: float) -> 
         host=report.host,
         outcome=report.outcome.value,
         detail=report.detail,
+        error=report.code.number if report.code else "",
         exit_status=report.exit_status,
         elapsed_s=elapsed_s,
         ran_s=min(max(report.ran_s, 0.0), elapsed_s),  # a server may say anything

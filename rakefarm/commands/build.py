@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from rakefarm import standard
+from rakefarm.codes import coded
 from rakefarm.commands.client_options import add_key_options, choose_hosts, client_settings
 from rakefarm.commands.complaint import not_shown
 from rakefarm.commands.parser import Parser
@@ -84,7 +85,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except RakefileError as error:
         told = [("error", each) for each in error.errors] + [("warning", each) for each in error.warnings]
         for level, each in sorted(told, key=lambda pair: pair[1].line):
-            standard.say(f"rakefarm: {level}: {locate(error.path, each)}")
+            text = locate(error.path, each)
+            standard.say(f"rakefarm: {level}: {coded(text, error.code) if level == 'error' else text}")
         return int(ExitStatus.USAGE)
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error

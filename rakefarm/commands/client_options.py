@@ -1,13 +1,18 @@
 """What the commands that talk to a farm have in common: its hosts, keys and settings."""
 
 import argparse
+import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from rakefarm.config import FALLBACKS, ClientSettings, ConfigError, load_settings
-from rakefarm.hosts import Host, parse_host_list, with_default_port
+from rakefarm.config import DEFAULT_PORT, FALLBACKS, ClientSettings, ConfigError, load_settings
+from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
 from rakefarm.levels import LEVELS
+
+if TYPE_CHECKING:
+    from rakefarm.client.rakefile_model import Rakefile
 
 MAX_JOBS = 4096
 
@@ -18,6 +23,62 @@ def add_key_options(parser: argparse.ArgumentParser) -> None:
         "--key-file", metavar="FILE", help="the farm's key (default: $XDG_CONFIG_HOME/rakefarm/keys if it is there)"
     )
     parser.add_argument("--insecure", action="store_true", help="talk to hosts on the network without any proof")
+
+
+def add_farm_options(parser: argparse.ArgumentParser) -> None:
+    """Of a command that looks at hosts and runs no build."""
+    parser.add_argument("host", nargs="*", metavar="HOST", help="a host (default: the Rakefile's or client.toml's)")
+    parser.add_argument("--hosts", metavar="LIST", help="the same, as a list: name[:port],…; local is this machine")
+    add_key_options(parser)
+    parser.add_argument("--config", metavar="FILE", help="read this file instead of the user's client.toml")
+
+
+def add_rakefile_options(parser: argparse.ArgumentParser) -> None:
+    """Of a command that reads a Rakefile and runs nothing of it."""
+    parser.add_argument("-f", "--file", metavar="FILE", default="Rakefile", help="the Rakefile (default: Rakefile)")
+    parser.add_argument("-C", "--directory", metavar="DIR", help="change to DIR first")
+
+
+def the_rakefile(options: argparse.Namespace) -> "Rakefile":
+    """Change to the directory, and read. Raises ConfigError."""
+    from rakefarm.client.rakefile import read_rakefile
+    from rakefarm.client.rakefile_model import RakefileError
+
+    if options.directory is not None:
+        try:
+            os.chdir(options.directory)
+        except OSError as error:
+            raise ConfigError(f"-C {options.directory}: {error.strerror}") from error
+    try:
+        return read_rakefile(options.file)
+    except RakefileError as error:
+        raise ConfigError(str(error), error.code) from error
+
+
+def farm_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[ClientSettings, tuple[Host, ...]]:
+    """Settings and at least one host: an option's, a variable's, the Rakefile's here, or the file's. Raises
+    ConfigError."""
+    from rakefarm.client.rakefile import read_rakefile
+    from rakefarm.client.rakefile_model import RakefileError
+
+    if options.host:
+        options.hosts = ",".join([*options.host, *([options.hosts] if options.hosts else [])])
+    options.jobs = options.fallback = options.policy = options.seed = options.require_isolation = None
+    settings = client_settings(options, environ)
+    try:
+        named: tuple[Host, ...] = ()
+        port = DEFAULT_PORT
+        if not options.hosts and os.path.isfile("Rakefile"):
+            rakefile = read_rakefile("Rakefile")
+            named, port = rakefile.hosts, rakefile.port
+        hosts = choose_hosts(settings, named, port)
+    except RakefileError as error:
+        raise ConfigError(str(error), error.code) from error
+    except HostSyntaxError as error:
+        raise ConfigError(f"hosts: {error}") from error
+    if not hosts:
+        raise ConfigError("no host is named: name one, or use --hosts, RAKEFARM_HOSTS, a Rakefile or client.toml")
+    return settings, hosts
 
 
 def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> ClientSettings:

@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from typing import NoReturn
 
+from rakefarm.codes import Code, coded
 from rakefarm.exitcodes import ExitStatus
 
 
@@ -29,7 +30,10 @@ class Parser(argparse.ArgumentParser):
         return argparse.HelpFormatter(self.prog, width=_columns() - 2)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(int(ExitStatus.USAGE), f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        self.exit(
+            int(ExitStatus.USAGE),
+            f"{self.prog}: error: {coded(f'{message}; see {self.prog} --help', Code.COMMAND_LINE)}\n",
+        )
 
 
 @cache

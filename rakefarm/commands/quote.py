@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         named, port = (rakefile.hosts, rakefile.port) if rakefile else ((), DEFAULT_PORT)
         hosts = choose_hosts(settings, named, port)
     except RakefileError as error:
-        return complain("rakefarm", str(error))
+        return complain("rakefarm", str(error), code=error.code)
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error
     if not options.words:

@@ -35,6 +35,7 @@ from rakefarm.wire.messages import (
     Result,
     Supplied,
 )
+from rakefarm.wire.status import StoreUse
 
 BEAT_S = 2.0
 """How often PROGRESS says that we live; a client that misses three in a row counts us as lost."""
@@ -64,6 +65,9 @@ class Talk(Protocol):
 
     def expect(self, *kinds: type[Message]) -> Message:
         """The client's next message, of one of these kinds."""
+
+    def enter(self, slot: int, label: str) -> None:
+        """Say whose the slot is, for people."""
 
 
 class Action:
@@ -221,6 +225,7 @@ class Action:
         self._grant = grant
         run_s, self._share = self._talk.desk.expect(self._job, seen)
         self._work.board.begin(grant.slot, run_s, leased)
+        self._talk.enter(grant.slot, self._request.label)
 
     def _release(self) -> None:
         grant, self._grant = self._grant, None
@@ -233,6 +238,7 @@ class Action:
 
     def _supply(self, staging: Staging) -> None:
         missing = staging.place_known()
+        self._count_inputs(missing)
         if not missing:
             return
         self._transport.send(NeedFiles(tuple(missing)))
@@ -247,6 +253,13 @@ class Action:
             raise Malformed(f"SUPPLIED, but FILE {left} is missing")
         self._transport.set_timeout(self._work.settings.idle_s)
         self._beat_at = time.monotonic() + BEAT_S
+
+    def _count_inputs(self, missing: Sequence[int]) -> None:
+        manifest = self._request.manifest
+        if manifest:
+            missed_bytes = sum([manifest[index].size for index in missing])
+            hit_bytes = sum([entry.size for entry in manifest]) - missed_bytes
+            self._work.board.count_inputs(StoreUse(len(manifest) - len(missing), len(missing), hit_bytes, missed_bytes))
 
     def _beat(self) -> None:
         """Say that we live, when it is time. Also notices a client that is gone."""

@@ -16,6 +16,8 @@ from rakefarm.server.admission import NotAdmitted, Refused, Visitor
 from rakefarm.server.audit import shown
 from rakefarm.server.desk import Desk, job_of, licenses_of
 from rakefarm.server.grants import Lease
+from rakefarm.server.roster import short
+from rakefarm.server.status import status
 from rakefarm.server.turn import wait_for_grant
 from rakefarm.server.users import number_of
 from rakefarm.server.workplace import Workplace
@@ -31,6 +33,7 @@ from rakefarm.wire.messages import (
     Progress,
     Quote,
     QuoteRequest,
+    Status,
     Task,
     Term,
     Wait,
@@ -38,7 +41,7 @@ from rakefarm.wire.messages import (
 )
 from rakefarm.wire.state import GREETINGS
 
-CAPABILITIES = ("store", "produces")
+CAPABILITIES = ("store", "produces", "status")
 FAREWELL_S = 1.0
 IDLE = frozenset({*GREETINGS, State.READY, State.CLOSED})
 
@@ -56,6 +59,7 @@ class Conversation:
         self.transport = Transport(sock, Connection(Role.SERVER))
         self.peer = peer
         self.visitor: Visitor | None = None
+        self._names = b"", b""
         self._tell_door = tell_door
         self._verdict = door.GONE
         self.workplace = workplace
@@ -109,6 +113,7 @@ class Conversation:
         if visitor is None:
             return
         self.visitor, self.user = visitor, number_of(visitor.user)
+        self._names = short(shown(visitor.user)), short(shown(visitor.client))
         self._tell_door(door.INSIDE)
         self._welcome(visitor)
         self.transport.set_timeout(settings.idle_s)
@@ -120,6 +125,9 @@ class Conversation:
                     self.transport.send(self._answer(task))
                 case Wait(task):
                     self._wait(task)
+                case Status():
+                    self._give_lease_back()
+                    self.transport.send(status(self.workplace, self.desk))
                 case Execute():
                     self._execute(message)
                 case Error(code, text):
@@ -195,10 +203,15 @@ class Conversation:
             return
         self._leases += 1
         self._lease = Lease(self._leases, grant, task)
+        self.enter(grant.slot, "")
         answer = self._answer(task, self._leases)
         if isinstance(answer, Decline):
             self._give_lease_back()
         self.transport.send(answer)
+
+    def enter(self, slot: int, label: str) -> None:
+        """Say whose the slot is, for people."""
+        self.workplace.board.enter(slot, *self._names, short(label))
 
     def take_lease(self, number: int) -> Lease | None:
         """The lease of this number if it still holds, from now on the caller's to use or give back."""

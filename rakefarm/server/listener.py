@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
+from rakefarm.codes import Code, coded
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import UNIX
@@ -25,7 +26,7 @@ from rakefarm.market.bids import DEFAULT
 from rakefarm.market.needs import parse_licenses
 from rakefarm.market.speed import FASTEST, SLOWEST
 from rakefarm.security.network import is_loopback
-from rakefarm.server import audit, door
+from rakefarm.server import audit, door, service_manager
 from rakefarm.server.entrance import StartError, open_socket, prepare, unix_path, warn
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.choice import CannotConfine, ServerConfinement
@@ -236,8 +237,10 @@ class Listener:
             f" speed={self._scoreboard.speed:.2f}{emulated}{bid}",
             flush=True,
         )
+        service_manager.notify(f"READY=1\nSTATUS=listening on {where}")
 
     def _drain(self) -> float:
+        service_manager.notify("STOPPING=1\nSTATUS=draining")
         logger.info("draining: no new work; what runs comes to its end (again to end now)")
         self._scoreboard.drain()
         self._grants.slots.wake_waiters()  # who only waits for a slot is told at once
@@ -300,5 +303,5 @@ def serve(
         return int(Listener(settings, reload, watch_stdin, shared_slots, job_servers).run())
     except StartError as error:
         with contextlib.suppress(OSError):
-            print(f"rakeserver: {error}", file=sys.stderr, flush=True)
+            print(f"rakeserver: {coded(str(error), Code.SERVER_START)}", file=sys.stderr, flush=True)
         return int(ExitStatus.USAGE)

@@ -20,7 +20,9 @@ from msgspec import Struct
 
 from rakefarm.market.bid import Commitments, Load
 from rakefarm.market.speed import decayed, learn_speed
+from rakefarm.server.roster import Roster
 from rakefarm.server.users import Users
+from rakefarm.wire.status import StoreUse
 
 # version, taken_at, cores, busy, io, available, total, owner, in all, load average, draining
 _HEADER = struct.Struct("=QdQddQQdddQ")
@@ -53,6 +55,7 @@ class Scoreboard:
     def __init__(self, workers: int, slots: int, speed: float = 1.0) -> None:
         self.slots = slots
         self.users = Users(workers, slots)
+        self.roster = Roster(workers, slots)
         self._slots_offset = _CELLS_OFFSET + workers * _CELL.size
         self._map = mmap.mmap(-1, self._slots_offset + slots * _SLOT.size)
         self._cells = struct.Struct("=" + _CELL.format.removeprefix("=") * workers)
@@ -164,6 +167,7 @@ class Scoreboard:
         """In the listener: take down what a dead worker had put up."""
         self.write_cell(worker, Cell())
         self.users.clear_worker(worker)
+        self.roster.clear_worker(worker)
         for slot in range(self.slots):
             if _NUMBER.unpack_from(self._map, self._slots_offset + slot * _SLOT.size)[0] == worker + 1:
                 self.write_slot(slot, None, 0.0)
@@ -231,7 +235,17 @@ class WorkerBoard:
 
     def let_go(self, slot: int) -> None:
         """The slot is about to be given back."""
+        self.scoreboard.roster.leave(slot)
         self.scoreboard.users.let_go(slot)
+
+    def enter(self, slot: int, user: bytes, client: bytes, label: bytes) -> None:
+        """Who has the slot, for people (see `roster`)."""
+        self.scoreboard.roster.enter(slot, self._worker, user, client, label)
+
+    def count_inputs(self, use: StoreUse) -> None:
+        """What the store had of an action's inputs."""
+        with self._lock:
+            self.scoreboard.roster.count_inputs(self._worker, use)
 
     def begin(self, slot: int, run_s: float, leased: bool = False) -> None:
         """A command is committed to `slot`, which may have been leased, and is expected to take `run_s` seconds."""

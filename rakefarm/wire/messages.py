@@ -11,6 +11,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from rakefarm.market.curve import Curve
+from rakefarm.wire.status import Occupant, Space, StoreUse
 
 PROTOCOL_NAME = "rakefarm"
 PROTOCOL_VERSIONS = (1,)
@@ -28,6 +29,8 @@ class MessageType(IntEnum):
     QUOTE = 11
     DECLINE = 12
     WAIT = 13
+    STATUS = 14
+    STATUS_REPLY = 15
     EXECUTE = 20
     NEED = 21
     FILE = 22
@@ -189,6 +192,26 @@ class Wait(Struct, frozen=True):
     task: Task
 
 
+class Status(Struct, frozen=True):
+    """client: how are you? Only for servers that announce `status`."""
+
+
+class StatusReply(Struct, frozen=True):
+    """server: how I am now. `price` is what a compilation of no experience costs, 0 when it would be declined, with
+    `declined` saying why. `clock_s` are seconds since 1970 by this machine's clock. `occupants` have the slots."""
+
+    clock_s: float
+    uptime_s: float
+    price: float
+    declined: str
+    curve: Curve
+    memory: Space
+    sandbox: Space
+    cache: Space
+    store: StoreUse
+    occupants: tuple[Occupant, ...]
+
+
 class Execute(Struct, frozen=True):
     """client: run this command. The manifest names its inputs by content.
 
@@ -305,6 +328,8 @@ Message = (
     | Quote
     | Decline
     | Wait
+    | Status
+    | StatusReply
     | Execute
     | NeedFiles
     | File
@@ -328,6 +353,8 @@ CLASSES: dict[MessageType, type[Message]] = {
     MessageType.QUOTE: Quote,
     MessageType.DECLINE: Decline,
     MessageType.WAIT: Wait,
+    MessageType.STATUS: Status,
+    MessageType.STATUS_REPLY: StatusReply,
     MessageType.EXECUTE: Execute,
     MessageType.NEED: NeedFiles,
     MessageType.FILE: File,

@@ -35,9 +35,10 @@ class State(Enum):
     ADMITTING = "the server accepts or refuses the client, or has it prove who it is"
     PROVING = "the client proves that it holds a key"
     JUDGING = "the server accepts or refuses the proof, and proves the same"
-    READY = "the client may ask for a quote or have a command executed"
+    READY = "the client may ask for a quote or the status, or have a command executed"
     QUOTING = "the server quotes a price or declines"
     WAITING = "the server tells when a slot is free for the client"
+    REPORTING = "the server tells how it is"
     STAGING = "the server says which input files it lacks, or starts at once"
     SUPPLYING = "the client sends the files that the server lacks"
     RUNNING = "the server reports progress until the command has ended"
@@ -63,6 +64,8 @@ TRANSITIONS: dict[tuple[State, Role, M], State] = {
     (S.WAITING, SERVER, M.PROGRESS): S.WAITING,
     (S.WAITING, SERVER, M.QUOTE): S.READY,
     (S.WAITING, SERVER, M.DECLINE): S.READY,
+    (S.READY, CLIENT, M.STATUS): S.REPORTING,
+    (S.REPORTING, SERVER, M.STATUS_REPLY): S.READY,
     (S.STAGING, SERVER, M.NEED): S.SUPPLYING,
     (S.STAGING, SERVER, M.PROGRESS): S.RUNNING,
     (S.STAGING, SERVER, M.RESULT): S.DELIVERING,

@@ -201,7 +201,7 @@ def test_without_a_ledger_there_is_one_clear_line(
     out, err = capfd.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        f"rakefarm: error: {path}: there is no ledger; a build keeps one, unless its settings say ledger = false"
+        f"rakefarm: error: {path}: there is no ledger; a build keeps one, unless its settings say ledger = false [RF002]"
     ]
 
 

@@ -27,6 +27,7 @@ from rakefarm.wire.messages import (
     Variable,
 )
 from rakefarm.wire.paths import DEPTH, PART_BYTES, PATH_BYTES
+from rakefarm.wire.status import Occupant, Space, StoreUse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 JUDGES = (
@@ -132,7 +133,7 @@ def test_a_curves_fields_are_explained_in_their_order():
     assert f"| times in a curve | 1 to {LONGEST_LIST} |" in SPECIFICATION
 
 
-@pytest.mark.parametrize("structure", [Need, Task, Curve, Term, Offer, Input, Variable])
+@pytest.mark.parametrize("structure", [Need, Task, Curve, Term, Offer, Input, Variable, Occupant, StoreUse, Space])
 def test_every_structure_is_explained_with_every_field(structure):
     (text,) = re.findall(
         rf"^\*\*{structure.__name__}\*\*(.*?)(?=^\*\*|\Z)", section("Structures"), re.MULTILINE | re.DOTALL

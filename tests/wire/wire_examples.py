@@ -22,6 +22,8 @@ from rakefarm.wire.messages import (
     Quote,
     QuoteRequest,
     Result,
+    Status,
+    StatusReply,
     Stderr,
     Stdout,
     Supplied,
@@ -31,6 +33,7 @@ from rakefarm.wire.messages import (
     Wait,
     Welcome,
 )
+from rakefarm.wire.status import Occupant, Space, StoreUse
 
 NEEDS = (Need("mem", "2G"), Need("tool", "gcc"), Need("gpu", ""))
 TASK = Task(kind="compile", needs=NEEDS, input_bytes=123_456, work_s=0.4375, memory_bytes=90_000_000)
@@ -85,6 +88,22 @@ EXAMPLES: dict[MessageType, Message] = {
     MessageType.QUOTE: Quote(OFFER),
     MessageType.DECLINE: Decline(reason="full", text="no slot is free, or others wait for it", curves=(CURVE,)),
     MessageType.WAIT: Wait(TASK),
+    MessageType.STATUS: Status(),
+    MessageType.STATUS_REPLY: StatusReply(
+        clock_s=1_800_000_000.25,
+        uptime_s=86_400.5,
+        price=0.75,
+        declined="",
+        curve=CURVE,
+        memory=Space(free_bytes=6_000_000_000, total_bytes=16_000_000_000),
+        sandbox=Space(free_bytes=3_000_000_000, total_bytes=8_000_000_000),
+        cache=Space(free_bytes=70_000_000_000, total_bytes=500_000_000_000),
+        store=StoreUse(hits=900, misses=100, hit_bytes=12_000_000, missed_bytes=1_500_000),
+        occupants=(
+            Occupant(slot=0, user="zoe@lab4", client="zoë@lab4", label="compile line 3", elapsed_s=2.5),
+            Occupant(slot=3, user="ann", client="ann@lab2", label="", elapsed_s=0.125),
+        ),
+    ),
     MessageType.EXECUTE: Execute(
         lease=41,
         start=1,
