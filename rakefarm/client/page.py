@@ -39,7 +39,7 @@ class Page:
     def __init__(self, path: str) -> None:
         """Raises ViewError when there can be no such file, or Jinja is missing."""
         if importlib.util.find_spec("jinja2") is None:
-            raise ViewError("--report needs Jinja, which is not installed: pip install 'rakefarm[report]'")
+            raise ViewError("--report needs Jinja, which is not installed: pip install jinja2")
         self._file = WholeFile(path, "--report")
         self._stories = Stories()
         self._summary = Summary()

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         import shtab
     except ImportError as error:
-        raise ConfigError("completion needs shtab: pip install 'rakefarm[shell]'") from error
+        raise ConfigError("completion needs shtab: pip install shtab") from error
     text = shtab.complete(options.whole_parser(options.program), shell=options.shell)
 
     def show() -> int:

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         from rakefarm.client.exporter import FarmCollector
     except ImportError as error:
-        raise ConfigError("metrics need prometheus_client: pip install 'rakefarm[metrics]'") from error
+        raise ConfigError("metrics need prometheus_client: pip install prometheus_client") from error
     from rakefarm.client.credentials import load_credentials
     from rakefarm.client.watch import Watch
 

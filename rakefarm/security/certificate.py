@@ -47,7 +47,7 @@ def _make_aside(path: str) -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status == _MISSING:
         raise ConfigError(
-            "a key needs TLS, and TLS a certificate: install the library that makes one (pip install 'rakefarm[tls]'),"
+            "a key needs TLS, and TLS a certificate: install the library that makes one (pip install cryptography),"
             " or set tls_certificate in server.toml"
         )
     if status > 100:
