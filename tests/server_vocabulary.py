@@ -255,6 +255,13 @@ def open_to_commands(directory: Path) -> None:
                 parent.chmod(mode | 0o011)
 
 
+def file_for_commands(path: Path) -> Path:
+    """A file that the commands of all workers may add to, whatever their uids."""
+    path.touch()
+    path.chmod(0o666)
+    return path
+
+
 SERVER = (sys.executable, "-m", "rakefarm.server")
 
 

@@ -13,7 +13,7 @@ import pytest
 from farm_vocabulary import Built, Event, Project, wait_until_idle
 from msgspec import structs
 from server_vocabulary import Client as Speaker
-from server_vocabulary import Server, a_task, wait_until
+from server_vocabulary import Server, a_task, file_for_commands, wait_until
 
 from rakefarm.market.calibration import herd_of
 from rakefarm.market.curve import Curve
@@ -361,18 +361,11 @@ def test_a_held_slot_that_is_never_used_is_free_when_its_holder_leaves(start_ser
 # --- many at once -----------------------------------------------------------------------------------------
 
 
-def _open_file(path: Path) -> Path:
-    """A file that the commands of all workers may add to, whatever their uids."""
-    path.touch()
-    path.chmod(0o666)
-    return path
-
-
 @pytest.mark.parametrize("policy", ["plan", "lowest"])
 def test_six_clients_at_once_and_none_starves(tmp_path: Path, start_server: StartServer, policy: str) -> None:
     server = start_server("--slots", "2")
     projects = [Project(tmp_path / f"client{number}") for number in range(6)]
-    order = _open_file(tmp_path / "order")
+    order = file_for_commands(tmp_path / "order")
     for number, project in enumerate(projects):
         commands = [f"remote-echo {number} >> {order}; sleep 0.05; touch out{index}" for index in range(10)]
         project.rakefile("a:", *commands)
@@ -399,7 +392,7 @@ def test_sixteen_clients_that_start_together(tmp_path: Path, start_server: Start
     settings.write_text("slots = 3\nlease_s = 5.0\n[emulate]\ncores = 3\nspeed = 1.0\n")
     servers = [start_server("--config", str(settings)) for _ in range(4)]
     projects = [Project(tmp_path / f"client{number}") for number in range(16)]
-    order, go = _open_file(tmp_path / "order"), tmp_path / "go"
+    order, go = file_for_commands(tmp_path / "order"), tmp_path / "go"
     for number, project in enumerate(projects):
         commands = [f"remote-echo {number}.{index} >> {order}; sleep 0.3" for index in range(12)]
         project.rakefile(

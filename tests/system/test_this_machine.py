@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from farm_vocabulary import CLIENT, SPIN, Project, places_of
-from server_vocabulary import Server, wait_until
+from server_vocabulary import Server, file_for_commands, wait_until
 
 StartServer = Callable[..., Server]
 SLOTS = {"RAKEFARM_LOCAL_SLOTS": "2"}
@@ -110,7 +110,7 @@ def test_it_is_cheaper_than_a_host_that_is_busier(project: Project, start_server
 
 
 def test_builds_at_once_never_run_more_than_the_slots(tmp_path: Path) -> None:
-    log, runtime = tmp_path / "log", tmp_path / "run"
+    log, runtime = file_for_commands(tmp_path / "log"), tmp_path / "run"
     runtime.mkdir(0o700)
     env = {**SLOTS, "XDG_RUNTIME_DIR": str(runtime)}
     projects = [Project(tmp_path / name) for name in ("one", "other", "third")]
@@ -133,7 +133,7 @@ def test_a_killed_build_frees_its_slots(tmp_path: Path, prefix: str) -> None:
     env = {**SLOTS, "XDG_RUNTIME_DIR": str(runtime)}
     one, other = Project(tmp_path / "one"), Project(tmp_path / "other")
     spin = "touch {}; while :; do :; done"
-    marks = [tmp_path / "mark0", tmp_path / "mark1"]
+    marks = [one.scratch / "mark0", one.scratch / "mark1"]
     one.rakefile("a:", *[prefix + spin.format(mark) for mark in marks])
     other.rakefile("a:", prefix + "true")
     holder = one.start("--hosts", "local", env=env)
@@ -189,7 +189,7 @@ def tokens_in(descriptor: int) -> bytes:
 
 def test_each_command_has_a_token_and_only_local_ones_know_of_it(project: Project, job_server: tuple[int, str]) -> None:
     tokens, makeflags = job_server
-    log = project.scratch / "log"
+    log = file_for_commands(project.scratch / "log")
     say = 'echo "<$MAKEFLAGS>"'
     project.rakefile("a:", *[lap(log), "remote-" + lap(log)] * 3, "false", "b:", say, "remote-" + say)
     built = project.build("-k", "--hosts", "local", env={"MAKEFLAGS": makeflags, "RAKEFARM_LOCAL_SLOTS": "8"})
@@ -242,7 +242,7 @@ def test_make_gets_back_what_it_gave(project: Project, style: str) -> None:
         pytest.skip("there is no make here")
     if style not in style_of(make):
         pytest.skip("this make has no job server that is a fifo: that came with 4.4")
-    log = project.scratch / "log"
+    log = file_for_commands(project.scratch / "log")
     project.rakefile("a:", *[lap(log), "remote-" + lap(log)] * 3, "b:", "make -f sub.mk")
     beside = lap(log).replace("$", "$$")
     build = f"{' '.join(CLIENT)} --hosts local --progress none"
