@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from rakefarm.codes import Code, coded
 from rakefarm.exitcodes import ExitStatus
 
 
@@ -40,7 +41,8 @@ def finish(status: int) -> int:
         return int(ExitStatus.OUTPUT_CLOSED)
     except (OSError, ValueError) as error:
         _silence(1)
-        say(f"rakefarm: error: cannot write standard output: {getattr(error, 'strerror', None) or error}")
+        reason = getattr(error, "strerror", None) or error
+        say(f"rakefarm: error: {coded(f'cannot write standard output: {reason}', Code.NOT_SHOWN)}")
         return status or int(ExitStatus.ACTION_FAILED)
     return status
 
@@ -62,7 +64,8 @@ def printed(run: Callable[[], int]) -> int:
         return int(ExitStatus.OUTPUT_CLOSED)
     except OSError as error:
         _silence(1)
-        say(f"rakefarm: error: {error.filename or 'cannot write standard output'}: {error.strerror}")
+        text = f"{error.filename or 'cannot write standard output'}: {error.strerror}"
+        say(f"rakefarm: error: {coded(text, Code.NOT_SHOWN)}")
         return int(ExitStatus.ACTION_FAILED)
     return finish(status)
 

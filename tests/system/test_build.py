@@ -128,7 +128,7 @@ def test_a_wrong_use_is_2(project: Project) -> None:
     project.rakefile("a:", "touch ran")
     built = project.build("-j", "0")
     assert built.status == 2
-    assert built.stderr == b"rake-p: error: -j 0: not a whole number from 1 to 4096\n"
+    assert built.stderr == b"rake-p: error: -j 0: not a whole number from 1 to 4096 [RF002]\n"
     assert project.made() == set()
 
 

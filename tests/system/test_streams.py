@@ -71,7 +71,7 @@ def test_a_full_disk_for_standard_output(project: Project, options: tuple[str, .
     built = shell(project, 'client "$@" > /dev/full', *options)
     assert built.status == 1
     (line,) = [line for line in built.stderr.splitlines() if b"error" in line]
-    assert line.endswith(b"error: cannot write standard output: No space left on device")
+    assert line.endswith(b"error: cannot write standard output: No space left on device [RF005]")
 
 
 @pytest.mark.parametrize("options", [("-n",), ("--help",), ("--progress", "plain"), ("--json",)])
