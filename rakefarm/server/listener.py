@@ -154,7 +154,8 @@ class Listener:
         from rakefarm.server.load import Sampler
 
         sampler = Sampler(self._settings.emulate)
-        next_sample = 0.0
+        next_sample = time.monotonic() + PERIOD_S  # a sample tells of the time before it
+        sampled = False
         deadline = time.monotonic() + BOOT_S
         announced = False
         drain_until: float | None = None
@@ -164,7 +165,7 @@ class Listener:
                 running = self._scoreboard.commitments().running if self._settings.emulate.cores else 0
                 self._scoreboard.publish_load(sampler.sample(running), now)
                 self._door.look(now)
-                next_sample = now + PERIOD_S
+                next_sample, sampled = now + PERIOD_S, True
             for number in self._wait(next_sample, accepting=announced and drain_until is None):
                 if number == signal.SIGHUP:
                     self._read_again()
@@ -173,7 +174,7 @@ class Listener:
                 else:
                     return ExitStatus.INTERRUPTED if number == signal.SIGINT else ExitStatus.OK
             self._pool.attend()
-            if not announced and self._pool.ready:
+            if not announced and sampled and self._pool.ready:
                 self._announce()
                 announced = True
             if not announced and now > deadline:

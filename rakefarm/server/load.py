@@ -34,7 +34,8 @@ SATURATED = 0.9
 
 
 class Sampler:
-    """Reads the load; keep one a server and call `sample` at its own rhythm."""
+    """Reads the load; keep one a server and call `sample` at its own rhythm, for the first time a period after it was
+    made."""
 
     def __init__(self, emulation: Emulation | None = None) -> None:
         self._emulation = emulation or Emulation()
@@ -42,6 +43,7 @@ class Sampler:
         self._before = self._times()
         self._own_before = processor_seconds(self._process.pid)
         self._at = time.monotonic()
+        self._sampled = False
         self._busy = self._own = 0.0
         self._io_wait = 0.0
         self._load_average = 0.0  # of an emulated machine
@@ -69,7 +71,9 @@ class Sampler:
         elapsed = max(now - self._at, 1e-3)
         cores = times[0]
         if cores == self._before[0]:
-            share = min(1.0, elapsed / SMOOTHING_S)
+            # The first has nothing to be an average with; weighed like the others it would say that all is idle.
+            share = min(1.0, elapsed / SMOOTHING_S) if self._sampled else 1.0
+            self._sampled = True
             busy = min(cores, max(0.0, (times[1] - self._before[1]) / elapsed))
             waiting = min(1.0, max(0.0, (times[2] - self._before[2]) / elapsed / cores))
             self._busy += share * (busy - self._busy)

@@ -60,6 +60,7 @@ def busy_processor() -> Iterator[tuple[int, int]]:
 COMPUTE = "n=0; while [ $n -lt 40000 ]; do n=$((n+1)); done"
 
 
+@pytest.mark.xdist_group("load")  # one at a time loads the machine
 @pytest.mark.parametrize(("jobs", "command"), [("1", "sleep 0.05"), ("2", COMPUTE)], ids=["one", "two"])
 def test_a_host_that_is_busy_with_other_work_gets_less(
     project: Project, start_server: StartServer, busy_processor: tuple[int, int], jobs: str, command: str
