@@ -178,6 +178,7 @@ def build(
     """One build by all clients on fresh servers. What the clients know is copied from the directory `learned` before,
     and to `keep` after it."""
     with tempfile.TemporaryDirectory(prefix="rakefarm-market-", dir=os.path.dirname(program)) as directory:
+        os.chmod(directory, 0o711)
         directories = [os.path.join(directory, f"client{number}") for number in range(len(work))]
         for number, (each, sets) in enumerate(zip(directories, work, strict=True)):
             write_client(each, number, sets)

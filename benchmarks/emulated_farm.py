@@ -139,10 +139,13 @@ class EmulatedFarm:
         shutil.copy(self._program, programs)
         with open(os.path.join(programs, "speed"), "w", encoding="ascii") as file:
             file.write(f"{host.true_speed}\n")
+        log = os.path.join(programs, "log")
+        with open(log, "w", encoding="ascii"):
+            os.chmod(log, 0o666)  # started by root, a server gives commands other uids
         configuration = os.path.join(place, "server.toml")
         with open(configuration, "w", encoding="utf-8") as file:
             file.write(
-                f'slots = {host.cores}\npath = "{programs}:{SYSTEM_PATH}"\n'
+                f'slots = {host.cores}\nisolation = "process"\npath = "{programs}:{SYSTEM_PATH}"\n'
                 f'sandbox_directory = "{place}"\ncache_directory = "{place}/store"\n'
                 f"\n[emulate]\ncores = {host.cores}\nspeed = {host.declared_speed}\nbusy_cores = 0.0\n"
             )

@@ -215,6 +215,7 @@ def main() -> None:
     measures: list[Measures] = []
     root = choose_root("", os.environ.get("TMPDIR", ""))
     with tempfile.TemporaryDirectory(prefix="rakefarm-bench-", dir=root) as directory:
+        os.chmod(directory, 0o711)  # commands find their program below it, whatever their uids
         program = compile_work(directory)
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             measures += run_seed(seed, options, program)
