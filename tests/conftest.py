@@ -4,19 +4,16 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
 import pytest
-from server_vocabulary import Client, Gate, Server, open_server, open_to_commands
+from server_vocabulary import Client, Connect, Gate, Server, StartServer, open_server, open_to_commands
 
 # How long one example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
-
-StartServer = Callable[..., Server]
-Connect = Callable[[Server], Client]
 
 
 @pytest.hookimpl(tryfirst=True)

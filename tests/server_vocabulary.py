@@ -532,6 +532,12 @@ class Client:
                     raise AssertionError(f"{message} came")
 
 
+StartServer = Callable[..., Server]
+"""Of the fixture `start_server`."""
+Connect = Callable[[Server], Client]
+"""Of the fixture `connect`."""
+
+
 class Gate:
     """Holds a command until the test opens it, and tells when the command has come to it."""
 

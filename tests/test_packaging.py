@@ -4,16 +4,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from server_vocabulary import ROOT, Server
+from server_vocabulary import ROOT, Server, StartServer
 
 from rakefarm.cli import main
 from rakefarm.server.service_manager import notify
-
-StartServer = Callable[..., Server]
 
 
 def test_the_man_pages_are_fresh() -> None:

@@ -5,7 +5,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from server_vocabulary import (
     Client,
     Gate,
     Server,
+    StartServer,
     encode,
     execute,
     hello,
@@ -28,7 +29,6 @@ from rakefarm.security.tls import client_context
 from rakefarm.wire import Role
 from rakefarm.wire.messages import Ack, Challenge, Error, Proof, Quote, Welcome
 
-StartServer = Callable[..., Server]
 PROOF_S = 1.0
 
 

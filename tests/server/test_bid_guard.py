@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Connect, StartServer
-from server_vocabulary import A_QUOTE, run_server_command, wait_until
+from server_vocabulary import A_QUOTE, Connect, StartServer, run_server_command, wait_until
 
 from rakefarm.config import ConfigError
 from rakefarm.market.bid import Coefficients, Commitments, Job, Load, Situation, Standing, finish_terms

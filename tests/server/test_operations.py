@@ -8,13 +8,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Connect, StartServer
 from server_vocabulary import (
     A_QUOTE,
     A_WAIT,
     Client,
+    Connect,
     Gate,
     Server,
+    StartServer,
     an_input,
     execute,
     is_alive,

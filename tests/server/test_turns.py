@@ -11,13 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Connect, StartServer
 from server_vocabulary import (
     A_WAIT,
     DEADLINE_S,
     Client,
+    Connect,
     Gate,
     Server,
+    StartServer,
     a_task,
     an_input,
     execute,

@@ -2,14 +2,12 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from farm_vocabulary import Project, commands_on, wait_until_idle
-from server_vocabulary import Server, open_server, wait_until
-
-StartServer = Callable[..., Server]
+from server_vocabulary import Server, StartServer, open_server, wait_until
 
 
 @pytest.fixture

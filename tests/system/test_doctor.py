@@ -8,17 +8,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from farm_vocabulary import Project, open_server_under, small_disks_work, with_small_disk
 from secure_vocabulary import make_keys, open_keyed_server
-from server_vocabulary import Server, encode
+from server_vocabulary import Server, StartServer, encode
 
 from rakefarm.wire.messages import Error
 
-StartServer = Callable[..., Server]
 AN_HOUR_AHEAD = (
     "import runpy, sys, time; real = time.time; time.time = lambda: real() + 3600;"
     " sys.argv = sys.argv[sys.argv.index('-m') + 1:]; runpy.run_module('rakefarm.server', run_name='__main__')"

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,9 @@ from farm_vocabulary import (
     with_small_disk,
     without_privilege,
 )
-from server_vocabulary import Server
+from server_vocabulary import Server, StartServer
 
 Farm = tuple[Server, ...]
-StartServer = Callable[..., Server]
 
 needs_small_disks = pytest.mark.skipif(not small_disks_work(), reason="this machine lets nobody mount a disk")
 

@@ -6,17 +6,16 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from farm_vocabulary import Project, commands_on, outputs_of, places_of, wait_until_idle
-from server_vocabulary import Server, open_server, wait_until
+from server_vocabulary import Server, StartServer, open_server, wait_until
 
 Farm = tuple[Server, ...]
 TwoServers = tuple[Server, Server]
-StartServer = Callable[..., Server]
 
 FEW = 3
 MANY = 20

@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 from farm_vocabulary import Project
 from secure_vocabulary import make_keys, open_keyed_server
-from server_vocabulary import Server, encode, open_server, wait_until
+from server_vocabulary import Server, StartServer, encode, open_server, wait_until
 
 from rakefarm.security import certificate
 from rakefarm.security.keys import read_keys
 from rakefarm.security.tls import client_context, server_context
 from rakefarm.wire.messages import Challenge, Welcome
 
-StartServer = Callable[..., Server]
 FAKE_SSH = f"""\
 #!{sys.executable}
 import os, socket, sys, threading

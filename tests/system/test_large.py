@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from farm_vocabulary import Project, wait_until_idle
-from server_vocabulary import Server
+from server_vocabulary import StartServer
 
-StartServer = Callable[..., Server]
 GIB = 1 << 30
 MOST_BYTES = 64 << 20
 SAMPLE_S = 0.02

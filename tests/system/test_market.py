@@ -13,7 +13,7 @@ import pytest
 from farm_vocabulary import Built, Event, Project, wait_until_idle
 from msgspec import structs
 from server_vocabulary import Client as Speaker
-from server_vocabulary import Server, a_task, file_for_commands, wait_until
+from server_vocabulary import Server, StartServer, a_task, file_for_commands, wait_until
 
 from rakefarm.market.calibration import herd_of
 from rakefarm.market.curve import Curve
@@ -22,8 +22,6 @@ from rakefarm.market.runs import read_runs
 from rakefarm.transport import Lost, Transport
 from rakefarm.wire import Connection, ProtocolError, Role, codec
 from rakefarm.wire.messages import Decline, Execute, Hello, Message, Need, Offer, Quote, QuoteRequest, Wait, Welcome
-
-StartServer = Callable[..., Server]
 
 
 def small_project(project: Project) -> Project:

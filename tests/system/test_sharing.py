@@ -5,15 +5,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from farm_vocabulary import SPIN, Project, on_processor, wait_until_idle
-from server_vocabulary import Server
+from server_vocabulary import Server, StartServer
 
 TwoServers = tuple[Server, Server]
-StartServer = Callable[..., Server]
 
 
 def shares(project: Project, servers: TwoServers, command: str, actions: int, *options: str) -> Counter[str]:

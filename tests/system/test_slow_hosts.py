@@ -4,14 +4,13 @@ whoever of the two dies, hangs, fails, or is interrupted."""
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from farm_vocabulary import Client, Project, commands_on, wait_until_idle
-from server_vocabulary import Server, is_alive, wait_until
+from server_vocabulary import Server, StartServer, is_alive, wait_until
 
-StartServer = Callable[..., Server]
 EARLY_S = 6.0
 """Far less than a command of a host that is slow takes, and than a host that hangs is waited for."""
 

@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from farm_vocabulary import CLIENT, SPIN, Project, places_of
-from server_vocabulary import Server, file_for_commands, wait_until
+from server_vocabulary import StartServer, file_for_commands, wait_until
 
-StartServer = Callable[..., Server]
 SLOTS = {"RAKEFARM_LOCAL_SLOTS": "2"}
 EMULATED = "[emulate]\ncores = 2\nspeed = 1.0\nbusy_cores = {}\n"
 """What this machine's own price is held against: 2 cores are shared with at most as many busy ones of others."""
