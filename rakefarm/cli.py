@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "cc": "compile a file on the farm, for make, ninja and CMake",
     "run": "run a command, make say, with all its compiler calls on the farm",
     "calibrate": "hold bids against what came of them, from the ledger",
+    "breakeven": "when sending an action is faster than running it here",
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",
     "completion": "words for the shell to complete command lines with",

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 import jinja2
+import msgspec
 from breakeven import table, wires
 from breakeven.figures import draw_all
 from breakeven.fit import Prediction, fit, medians, predict
@@ -14,7 +15,7 @@ from breakeven.wires import Figure
 
 from rakefarm.market.break_even import Build, Client, Costs, Hosts, least_work_s
 
-TEMPLATE = "report.md.jinja"
+TEMPLATE, MODEL = "report.md.jinja", "model.json"
 FAR_OFF = 0.25
 LAPTOP, LAB_SLOTS, LAB_ROUND_TRIP_S = Client(4), 32, 5e-4
 """The rules' example: a laptop of four cores, a lab of 32 slots as fast, a switched network."""
@@ -26,6 +27,8 @@ def write_report(directory: str) -> None:
     pairs = wires.read(directory)
     middle = medians(rows)
     costs = fit(middle)
+    with open(os.path.join(directory, MODEL), "wb") as model:
+        model.write(msgspec.json.format(msgspec.json.encode(costs)) + b"\n")
     predictions = predict(middle, costs)
     draw_all(directory, rows, predictions, costs, pairs)
     with open(os.path.join(os.path.dirname(directory.rstrip("/")), "report.md"), "w", encoding="utf-8") as file:
@@ -33,11 +36,18 @@ def write_report(directory: str) -> None:
 
 
 def text_of(directory: str) -> str:
-    """The report's text as the data has it now."""
+    """The report's text as the data has it now, by the coefficients that were fitted when it was written: another
+    release of the library would find others in the last digits."""
     rows = table.read(directory)
-    middle = medians(rows)
-    costs = fit(middle)
-    return render(directory, rows, predict(middle, costs), costs, wires.read(directory))
+    return render(
+        directory, rows, predict(medians(rows), model_of(directory)), model_of(directory), wires.read(directory)
+    )
+
+
+def model_of(directory: str) -> Costs:
+    """The coefficients beside the data."""
+    with open(os.path.join(directory, MODEL), "rb") as file:
+        return msgspec.json.decode(file.read(), type=Costs)
 
 
 def render(

@@ -36,6 +36,10 @@ from rakefarm.wire import ProtocolError
 _NOTHING_CAME_OF_IT = (Declined, Lost, ProtocolError, HostGone, Superseded, InputError, OutputError, OSError)
 
 
+FEW_BYTES = 64 << 10
+"""What an action takes beyond its command is learned from those for which little had to be sent."""
+
+
 class Interrupted(BaseException):
     """A signal asked the build to stop; raised in the main thread by its handler."""
 
@@ -194,6 +198,9 @@ class Dispatcher:
         self._learn(job, performed)
         self._finish(job.planned, performed.report, started)
         seconds, succeeded = time.monotonic() - started, performed.report.outcome is Outcome.SUCCEEDED
+        if performed.report.bytes_sent < FEW_BYTES:
+            result = performed.result
+            assignment.member.note_overhead(seconds - result.elapsed_s - result.queued_s)
         self._there.end_with(lambda: self._broker.finished(job, host, seconds, performed.curve, succeeded))
 
     def _leave(self, assignment: Assignment, error: Exception, started: float) -> None:

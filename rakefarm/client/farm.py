@@ -46,6 +46,7 @@ class Member(Struct):
     pause_s: float = FIRST_PAUSE_S
     names: set[str] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
+    overhead_s: float = 0.0
 
     def facts(self) -> HostFacts:
         """What a policy is told of it."""
@@ -56,6 +57,11 @@ class Member(Struct):
         name, since hashing every file for an estimate would take longer than the sending."""
         lacking = sum([size for name, size in sizes if name not in self.names])
         return lacking / max(self.bandwidth, BANDWIDTH_FLOOR)
+
+    def note_overhead(self, seconds: float) -> None:
+        """Learn what an action takes beyond its command and the sending of files; the first one counts as it is."""
+        seconds = max(seconds, 0.0)
+        self.overhead_s = seconds if not self.overhead_s else self.overhead_s + 0.2 * (seconds - self.overhead_s)
 
     def note_sent(self, size: int, seconds: float) -> None:
         """Learn the bandwidth from one transfer."""
