@@ -342,7 +342,7 @@ def test_the_end_leaves_a_summary_and_no_table(terminal, clock, view):
     assert lines[0].startswith("failed: ")
     assert lines[1:] == [
         "rakefarm: 3 actions, 1 failed in 9.0 s",
-        "  3 remote, 0 local",
+        "  3 remote",
         "  65.9 MiB sent, 2.4 KiB back",
         "  lab0:6238      2 actions    1.5 s busy   33.0 MiB sent    1.2 KiB back",
         "  lab1:6238       1 action    1.5 s busy   33.0 MiB sent    1.2 KiB back",
