@@ -91,9 +91,9 @@ ADVICE = "; "
 
 def brief(reason: str) -> str:
     """A reason without its advice, for where that has been given already; its code stays."""
-    text, advice, rest = reason.partition(ADVICE)
-    _, bracket, number = rest.rpartition(" [RF")
-    return f"{text}{bracket}{number}" if advice else text
+    text, _, advice = reason.partition(ADVICE)
+    _, bracket, number = advice.rpartition(" [RF")
+    return f"{text}{bracket}{number}" if bracket else text
 
 
 def coded(text: str, code: Code) -> str:
