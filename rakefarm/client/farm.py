@@ -5,6 +5,7 @@ doubles; one that never was, or that tells what can't be true, is not. Links are
 has the freshest offer.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -91,9 +92,11 @@ class Farm:
 
     def start(self, patience_s: float = PATIENCE_S) -> None:
         """Connect to every host at once; who doesn't answer is left out. Returns when all have answered or failed, or
-        when one is ready and `patience_s` have passed; `listener` is told of those that come later."""
+        when one is ready and `patience_s` have passed; `listener` is told of those that come later. This machine's own
+        server has only been started, and takes longer than that: where another host is ready nobody waits for it."""
         deadline = time.monotonic() + patience_s
         waited_for = {member.name for member in self.members}
+        slow = {member.name for member in self.members if member.host.is_local} if patience_s < math.inf else set()
         answered = threading.Condition()
 
         def try_one(member: Member) -> None:
@@ -109,7 +112,7 @@ class Farm:
             while waited_for:
                 left_s = deadline - time.monotonic()
                 ready = any(member.ready for member in self.members)
-                if ready and left_s <= 0:
+                if ready and (left_s <= 0 or waited_for <= slow):
                     return
                 answered.wait(min(left_s, LONGEST_PAUSE_S) if left_s > 0 else None)
 
