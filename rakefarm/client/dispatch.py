@@ -191,6 +191,7 @@ class Dispatcher:
         except _NOTHING_CAME_OF_IT as error:
             self._leave(assignment, error, started)
             return
+        assignment.member.draining |= performed.curve is None  # who takes more tells how it stands
         self._learn(job, performed)
         self._finish(job.planned, performed.report, started)
         seconds, succeeded = time.monotonic() - started, performed.report.outcome is Outcome.SUCCEEDED
@@ -215,6 +216,7 @@ class Dispatcher:
                         self._plan.taken_back(job.number)
                 self._there.end_with(lambda: self._broker.refused(job, host, curve, reason == "license_in_use"))
             case Declined():
+                assignment.member.draining |= error.reason == "draining"
                 self._lose(assignment, str(error), "", others)
             case Lost() | ProtocolError():
                 self._lose(assignment, f"lost: {explain(error)}", "", others)

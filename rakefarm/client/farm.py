@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from rakefarm.client.credentials import load_credentials
 from rakefarm.client.link import Link, connect
 from rakefarm.client.reach import HostFailed
-from rakefarm.codes import coded
+from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
 from rakefarm.embedded import EmbeddedFailed, WaitReady
 from rakefarm.events import HostLeftOut, HostReady, Notice, Stream
@@ -42,6 +42,7 @@ class Member(Struct):
     cores: int = 0
     idle: list[Link] = field(default_factory=list)
     ready: bool = False
+    draining: bool = False  # it has said that it takes no more, and ends
     problem: str = ""
     asked_again_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
@@ -172,7 +173,7 @@ class Farm:
                 link.close()
                 return None
             first = not member.ready
-            member.ready, member.problem = True, ""
+            member.ready, member.draining, member.problem = True, False, ""
             member.slots, member.cores = link.welcome.slots, link.welcome.cores
             member.pause_s = FIRST_PAUSE_S
             self._in_use.add(link)
@@ -237,6 +238,8 @@ class Farm:
         believed."""
         with self._lock:
             told = bool(member.problem) or self._closed.is_set()
+            if member.draining:  # that it can't be reached any more is what that comes to
+                reason = coded("it is shutting down, and takes no more; start rakeserver there again", Code.DECLINES)
             member.problem = reason
             member.ready = member.ready and not for_good
             member.asked_again_at = time.monotonic() + member.pause_s
