@@ -191,6 +191,7 @@ class Broker:
         absurd = absurdity(answer) if isinstance(answer, Offer) else ""
         if not isinstance(answer, Offer) or absurd:
             self._farm.give_back(member, question.link)
+            member.draining |= isinstance(answer, Decline) and answer.reason == "draining"
             reason = absurd or (f"{answer.reason}: {answer.text}" if isinstance(answer, Decline) else "")
             lasting = not absurd and isinstance(answer, Decline) and answer.reason not in PASSING_REASONS
             self._stream.emit(QuoteReceived(action=job.number, host=member.name, price=None, reason=reason))

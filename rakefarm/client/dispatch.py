@@ -178,7 +178,7 @@ class Dispatcher:
             try:
                 report = self._performer.perform_local(planned, staged, place)
             except (InputError, OutputError, OSError) as error:
-                report = _failure(error)
+                report = _failure(error, LOCAL)
         self._finish(planned, report, started)
 
     def _run_there(self, assignment: Assignment) -> None:
@@ -195,6 +195,7 @@ class Dispatcher:
         except _NOTHING_CAME_OF_IT as error:
             self._leave(assignment, error, started)
             return
+        assignment.member.draining |= performed.curve is None  # who takes more tells how it stands
         self._learn(job, performed)
         self._finish(job.planned, performed.report, started)
         seconds, succeeded = time.monotonic() - started, performed.report.outcome is Outcome.SUCCEEDED
@@ -222,15 +223,16 @@ class Dispatcher:
                         self._plan.taken_back(job.number)
                 self._there.end_with(lambda: self._broker.refused(job, host, curve, reason == "license_in_use"))
             case Declined():
+                assignment.member.draining |= error.reason == "draining"
                 self._lose(assignment, str(error), "", others)
             case Lost() | ProtocolError():
                 self._lose(assignment, f"lost: {explain(error)}", "", others)
             case HostGone():
                 self._lose(assignment, f"lost: {error}", str(error), others)
             case _ if others:
-                self._lose(assignment, _failure(error).detail, "", others)
+                self._lose(assignment, _failure(error, host).detail, "", others)
             case _:
-                self._finish(job.planned, _failure(error), started)
+                self._finish(job.planned, _failure(error, host), started)
                 self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None, succeeded=False))
 
     def _learn(self, job: RemoteJob, performed: Performed) -> None:
@@ -279,8 +281,10 @@ class Dispatcher:
         report.close()
 
 
-def _failure(error: Exception) -> Report:
-    """Something of ours failed the action."""
+def _failure(error: Exception, host: str) -> Report:
+    """Something of ours failed the action: what it made at the host has no place here, or it never went there."""
+    if isinstance(error, OutputError):
+        return Report(Outcome.FAILED, host=host, detail=str(error), code=Code.OUTPUT)
     if isinstance(error, OSError):
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)
