@@ -99,6 +99,7 @@ def ours(directory: str, address: str) -> Iterator[Way]:
     """Through `rakefarm cc`, with a helper of its own."""
     environment = {
         "RAKEFARM_HOSTS": address,
+        "RAKEFARM_RESULT_CACHE_SIZE": "0",
         "RAKEFARM_CC_DIRECTORY": os.path.join(directory, "run"),
         "XDG_CACHE_HOME": os.path.join(directory, "cache"),
         "XDG_STATE_HOME": os.path.join(directory, "state"),

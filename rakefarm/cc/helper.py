@@ -18,14 +18,16 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rakefarm import __version__
 from rakefarm.cc import dialogue
 from rakefarm.cc.dialogue import Answer, Request
 from rakefarm.cc.engine import Cancel, Engine
 from rakefarm.cc.farms import Farms
+from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.reasons import Local, Reason
+from rakefarm.cc.settings import CallSettings, ResultCaches
 from rakefarm.cc.toolchain import find_compiler, name_for
 from rakefarm.logs import logger
 
@@ -74,8 +76,10 @@ class Helper:
     def __init__(self, listener: socket.socket, scratch: str, environ: Mapping[str, str], idle_s: float) -> None:
         self._listener = listener
         self._idle_s = idle_s
-        self._farms = Farms(environ)
-        self._engine = Engine(scratch, self._farms)
+        files, settings = FileCache(), CallSettings()
+        self._farms = Farms(environ, settings)
+        self._caches = ResultCaches(settings, files)
+        self._engine = Engine(scratch, self._farms, self._caches, files)
         self._lock = threading.Lock()
         self._calls = 0
         self._counts: Counter[str] = Counter()
@@ -100,6 +104,7 @@ class Helper:
                     connection, _ = self._listener.accept()
                     threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
         finally:
+            self._caches.save()
             self._farms.close()
 
     def stop(self) -> None:
@@ -140,32 +145,37 @@ class Helper:
         cancel = Cancel()
         self._watcher.watch(connection, cancel)
         try:
-            answer = self._try(request, cancel)
+            answer, keep = self._try(request, cancel)
         finally:
             self._watcher.forget(connection)
-        if cancel.gone:
-            return
         if answer.kind == dialogue.DONE:
-            connection.sendall(dialogue.encode_answer(answer))
+            if not cancel.gone:
+                connection.sendall(dialogue.encode_answer(answer))
+            if keep is not None:
+                keep()
+            return
+        if cancel.gone:
             return
         with self._local_places:
             connection.sendall(dialogue.encode_answer(answer))
             connection.recv(1)  # its end: the compiler that runs in the launcher's place has ended
 
-    def _try(self, request: Request, cancel: Cancel) -> Answer:
+    def _try(self, request: Request, cancel: Cancel) -> tuple[Answer, Callable[[], None] | None]:
+        """The answer, and what is to be done when it was given."""
         try:
             if request.environ.get("RAKEFARM_CC") == "off":
                 raise Local(Reason.SWITCHED_OFF)
             compiled = self._engine.compile(request, cancel)
         except Local as reason:
-            return self._leave(request, reason)
+            return self._leave(request, reason), None
         except Exception as error:
             logger.exception("a fault, with %r", request.words)
-            return self._leave(request, Local(Reason.FAULT, f"{type(error).__name__}: {error}"))
+            return self._leave(request, Local(Reason.FAULT, f"{type(error).__name__}: {error}")), None
         with self._lock:
-            self._counts["REMOTE"] += 1
+            self._counts["REMOTE" if compiled.host else "KEPT"] += 1
             self._hosts[compiled.host] += 1
-        return Answer(dialogue.DONE, 0, b"", _noted(request, compiled.stderr, f"on {compiled.host}"))
+        note = f"on {compiled.host}" if compiled.host else "out of the result cache"
+        return Answer(dialogue.DONE, 0, b"", _noted(request, compiled.stderr, note)), compiled.keep
 
     def _leave(self, request: Request, reason: Local) -> Answer:
         with self._lock:
@@ -207,9 +217,10 @@ class Helper:
     def _statistics(self) -> str:
         with self._lock:
             counts, hosts = Counter(self._counts), Counter(self._hosts)
-        remote = counts.pop("REMOTE", 0)
+        remote, kept = counts.pop("REMOTE", 0), counts.pop("KEPT", 0)
         lines = [f"rakefarm cc {__version__}, process {os.getpid()}", f"{remote:8} compiled on the farm"]
-        lines += [f"{count:8}   on {host}" for host, count in hosts.most_common()]
+        lines += [f"{count:8}   on {host}" for host, count in hosts.most_common() if host]
+        lines.append(f"{kept:8} taken out of the result cache")
         lines.append(f"{sum(counts.values()):8} run here")
         lines += [f"{count:8}   {name.lower()}: {Reason[name].value}" for name, count in counts.most_common()]
         lines.append(f"{len(self._engine.files):8} files known")

@@ -46,6 +46,7 @@ class Calls:
             "XDG_STATE_HOME": str(self.scratch / "state"),
             "RAKEFARM_CC_DIRECTORY": str(self.scratch / "run"),
             "RAKEFARM_HOSTS": ",".join(server.address for server in self.hosts),
+            "RAKEFARM_RESULT_CACHE_SIZE": "0",
             "LC_ALL": "C",
             **(env or {}),
         }
@@ -84,7 +85,7 @@ class Calls:
         assert status == 0, err
         counts = {}
         for line in out.decode().splitlines():
-            found = re.match(r" *(\d+) +(?:(compiled|run|files)|on (\S+)|(\w+):)", line)
+            found = re.match(r" *(\d+) +(?:(compiled|taken|run|files)|on (\S+)|(\w+):)", line)
             if found:
                 counts[found[2] or found[3] or found[4]] = int(found[1])
         return counts
