@@ -20,6 +20,7 @@ from rakefarm.cc.dialogue import Request
 from rakefarm.cc.farms import Farms, HostFarm
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.inquiry import Inquiry, find_inputs, inquire
+from rakefarm.cc.misses import HIT
 from rakefarm.cc.options import Role
 from rakefarm.cc.placement import Place
 from rakefarm.cc.reasons import Local, Reason
@@ -37,7 +38,6 @@ from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
 
-HIT = "HIT"
 ATTEMPTS = 3
 OWN_HEADERS = "headers like ours"
 """What a host lacks that is sent the system's headers, too."""
@@ -46,11 +46,13 @@ SAME_NEED = Need("same", layout.SAME_PATH.decode())
 
 class Compiled(Struct, frozen=True):
     """A call that was done: what the compiler wrote to standard error, and on which host, or, with none, that the
-    result was kept from an earlier one. `made` is the result, if it may be kept; `keep`, which is to be called when the
+    result was kept from an earlier one. `missed` says why the result was not found,
+    `made` is the result, if it may be kept; `keep`, which is to be called when the
     caller has its answer, keeps it."""
 
     stderr: bytes
     host: str = ""
+    missed: str = ""
     made: Made | None = None
     keep: Callable[[], None] | None = None
 
@@ -106,7 +108,7 @@ class Engine:
             if made is None:
                 counts.add(lookup.miss.cause.name)
                 compiled = self._compile_there(inquiry, closure, shared, cancel)
-                return structs.replace(compiled, keep=partial(keep, compiled.made))
+                return structs.replace(compiled, missed=str(lookup.miss), keep=partial(keep, compiled.made))
             keep(None)
         _put_in_place(inquiry, made)
         counts.add(HIT)
@@ -203,7 +205,7 @@ class _Attempts:
             messages = b"".join(stderr.pieces()).replace(box, b"")
             made = self._finish(incoming, box, messages)
             self._farm.learn(self._signature, self._task, result)
-            return Compiled(messages, place.member.name, made), executed.curve
+            return Compiled(messages, place.member.name, made=made), executed.curve
         except remote.Declined:
             self._give_back(place, link)
             link = None

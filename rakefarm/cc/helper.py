@@ -175,6 +175,7 @@ class Helper:
             self._counts["REMOTE" if compiled.host else "KEPT"] += 1
             self._hosts[compiled.host] += 1
         note = f"on {compiled.host}" if compiled.host else "out of the result cache"
+        note += f"; not in the result cache, since {compiled.missed}" if compiled.missed else ""
         return Answer(dialogue.DONE, 0, b"", _noted(request, compiled.stderr, note)), compiled.keep
 
     def _leave(self, request: Request, reason: Local) -> Answer:
@@ -202,6 +203,9 @@ class Helper:
                 return Answer(dialogue.DONE)
             case (b"statistics",):
                 return Answer(dialogue.DONE, stdout=self._statistics().encode())
+            case (b"save",):
+                self._caches.save()
+                return Answer(dialogue.DONE)
             case (b"jobs",):
                 return Answer(dialogue.DONE, stdout=b"%d" % self._jobs(request))
             case _:

@@ -12,6 +12,10 @@ SHOWN = 8
 """So many differences are listed; there may be hundreds."""
 
 
+HIT = "HIT"
+"""What a hit is counted under, beside the names of causes."""
+
+
 class Cause(Enum):
     """The name is what statistics count, the value what a person reads."""
 

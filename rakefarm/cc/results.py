@@ -151,15 +151,11 @@ class Results:
         """What is there now of the names that were looked for in vain."""
         found = []
         for directory, names in way.absent.items():
-            listing = self._files.listing(directory)
-            if listing is not None and listing.isdisjoint(names):
-                continue
-            for name in names:
-                if listing is None or name in listing:
-                    path = directory + b"/" + name if directory != b"/" else b"/" + name
-                    # A directory of a header's name is no header; of a precompiled one it may hold several.
-                    if os.path.exists(path) and (name.endswith(PRECOMPILED) or not os.path.isdir(path)):
-                        found.append(path)
+            for name in self._files.present(directory, names):
+                path = os.path.join(directory, name)
+                # A directory of a header's name is no header; of a precompiled one it may hold several.
+                if os.path.exists(path) and (name.endswith(PRECOMPILED) or not os.path.isdir(path)):
+                    found.append(path)
         return found
 
     # --- why not ----------------------------------------------------------------------------------------
