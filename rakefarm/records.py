@@ -62,12 +62,13 @@ class RecordStore:
 
     def _make_directory(self) -> None:
         try:
-            os.makedirs(self._root + b"/new", mode=0o700, exist_ok=True)
+            os.makedirs(self._root, mode=0o700, exist_ok=True)
             status = os.stat(self._root)
+            if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise UnsafeDirectory(f"{self.directory}: others can write there, so nothing in it could be believed")
+            os.makedirs(self._root + b"/new", mode=0o700, exist_ok=True)
         except OSError as error:
             raise UnsafeDirectory(f"{self.directory}: {error.strerror}") from error
-        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise UnsafeDirectory(f"{self.directory}: others can write there, so nothing in it could be believed")
 
     def _path(self, key: bytes) -> bytes:
         name = key.hex().encode()

@@ -4,10 +4,11 @@ Whatever stands in the way is Local, with its reason. A compile that fails on th
 and what it removes are then the compiler's own, and a fault of the farm can't be taken for one of the source.
 """
 
+import contextlib
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from msgspec import Struct, structs
@@ -19,6 +20,7 @@ from rakefarm.cc.commandline import Call
 from rakefarm.cc.dialogue import Request
 from rakefarm.cc.farms import Farms, HostFarm
 from rakefarm.cc.filecache import FileCache
+from rakefarm.cc.here import Here
 from rakefarm.cc.inquiry import Inquiry, find_inputs, inquire
 from rakefarm.cc.misses import HIT
 from rakefarm.cc.options import Role
@@ -45,25 +47,44 @@ SAME_NEED = Need("same", layout.SAME_PATH.decode())
 
 
 class Compiled(Struct, frozen=True):
-    """A call that was done: what the compiler wrote to standard error, and on which host, or, with none, that the
-    result was kept from an earlier one. `missed` says why the result was not found,
-    `made` is the result, if it may be kept; `keep`, which is to be called when the
-    caller has its answer, keeps it."""
+    """A call that was done: how it ended, and on which `host`; or `here`, and why; or with neither, that its result was
+    kept from an earlier one. `missed` says why none was found, `made` is the result, if it may be kept; `keep` keeps
+    it, and is to be called when the caller has its answer."""
 
     stderr: bytes
     host: str = ""
+    here: Local | None = None
+    status: int = 0
+    stdout: bytes = b""
     missed: str = ""
     made: Made | None = None
     keep: Callable[[], None] | None = None
 
 
 class Cancel:
-    """Lets another thread end a call: closes the link in use, whereupon the server kills the command."""
+    """Lets another thread end a call: closes the link in use, whereupon the server kills the command, or makes a
+    descriptor readable, whereupon we do."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._link: Link | None = None
+        self._event: int | None = None
         self.gone = False
+
+    @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """One that becomes readable."""
+        event = os.eventfd(0, os.EFD_CLOEXEC)
+        with self._lock:
+            self._event = event
+            if self.gone:
+                os.eventfd_write(event, 1)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._event = None
+            os.close(event)
 
     def use(self, link: Link | None) -> None:
         """From now on this link is to be closed. Raises Lost when it is too late."""
@@ -78,20 +99,24 @@ class Cancel:
             self.gone = True
             if self._link is not None:
                 self._link.cut()
+            if self._event is not None:
+                os.eventfd_write(self._event, 1)
 
 
 class Engine:
     """Holds what calls have in common: caches, connections. For any thread; the process's directory must be `/`."""
 
-    def __init__(self, scratch: str, farms: Farms, caches: ResultCaches, files: FileCache) -> None:
+    def __init__(self, scratch: str, farms: Farms, caches: ResultCaches, files: FileCache, here: Here) -> None:
         self.files = files
+        self._here = here
         self._toolchains = Toolchains()
         self._farms = farms
         self._caches = caches
         self._scratch = os.fsencode(scratch)
 
     def compile(self, request: Request, cancel: Cancel) -> Compiled:
-        """Do the call, on the farm or out of the result cache. Raises Local."""
+        """Do the call, on the farm or out of the result cache; or here, if that is the only way to have its result for
+        another time. Raises Local."""
         inquiry = inquire(request, self._toolchains)
         shared = layout.shared_by(inquiry.toolchain)
         layout.check_place(inquiry, shared)
@@ -107,12 +132,23 @@ class Engine:
             keep = partial(results.keep, inquiry, lookup, key, closure)
             if made is None:
                 counts.add(lookup.miss.cause.name)
-                compiled = self._compile_there(inquiry, closure, shared, cancel)
-                return structs.replace(compiled, missed=str(lookup.miss), keep=partial(keep, compiled.made))
+                compiled = self._compile(inquiry, closure, shared, cancel)
+                kept = None if compiled.made is None else partial(keep, compiled.made)
+                return structs.replace(compiled, missed=str(lookup.miss), keep=kept)
             keep(None)
         _put_in_place(inquiry, made)
         counts.add(HIT)
         return Compiled(made.stderr)
+
+    def _compile(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
+        try:
+            return self._compile_there(inquiry, closure, shared, cancel)
+        except Local as reason:
+            if reason.reason not in (Reason.NO_HOST, Reason.NO_SERVER):
+                raise
+            with cancel.descriptor() as gone:
+                run = self._here.run(inquiry, closure, gone, lambda: find_inputs(inquiry, self.files))
+            return Compiled(run.stderr, here=reason, status=run.status, stdout=run.stdout, made=run.made)
 
     def _compile_there(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
         farm = self._farms.find(inquiry.request.environ)

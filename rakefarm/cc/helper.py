@@ -26,6 +26,7 @@ from rakefarm.cc.dialogue import Answer, Request
 from rakefarm.cc.engine import Cancel, Engine
 from rakefarm.cc.farms import Farms
 from rakefarm.cc.filecache import FileCache
+from rakefarm.cc.here import Here
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.settings import CallSettings, ResultCaches
 from rakefarm.cc.toolchain import find_compiler, name_for
@@ -79,12 +80,12 @@ class Helper:
         files, settings = FileCache(), CallSettings()
         self._farms = Farms(environ, settings)
         self._caches = ResultCaches(settings, files)
-        self._engine = Engine(scratch, self._farms, self._caches, files)
         self._lock = threading.Lock()
         self._calls = 0
         self._counts: Counter[str] = Counter()
         self._hosts: Counter[str] = Counter()
         self._local_places = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
+        self._engine = Engine(scratch, self._farms, self._caches, files, Here(self._local_places))
         self._warned_at = 0.0
         self._last_end = time.monotonic()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
@@ -171,27 +172,36 @@ class Helper:
         except Exception as error:
             logger.exception("a fault, with %r", request.words)
             return self._leave(request, Local(Reason.FAULT, f"{type(error).__name__}: {error}")), None
-        with self._lock:
-            self._counts["REMOTE" if compiled.host else "KEPT"] += 1
-            self._hosts[compiled.host] += 1
-        note = f"on {compiled.host}" if compiled.host else "out of the result cache"
-        note += f"; not in the result cache, since {compiled.missed}" if compiled.missed else ""
-        return Answer(dialogue.DONE, 0, b"", _noted(request, compiled.stderr, note)), compiled.keep
+        if compiled.here is not None:
+            why = self._count_local(request, compiled.here)
+            note = f"here: {why}" if why else ""
+        else:
+            with self._lock:
+                self._counts["REMOTE" if compiled.host else "KEPT"] += 1
+                self._hosts[compiled.host] += 1
+            note = f"on {compiled.host}" if compiled.host else "out of the result cache"
+        note += f"; not in the result cache, since {compiled.missed}" if note and compiled.missed else ""
+        stderr = _noted(request, compiled.stderr, note, always=compiled.here is not None)
+        return Answer(dialogue.DONE, compiled.status, compiled.stdout, stderr), compiled.keep
 
-    def _leave(self, request: Request, reason: Local) -> Answer:
+    def _count_local(self, request: Request, reason: Local) -> str:
+        """What is to be said of it to the caller, or nothing."""
         with self._lock:
             self._counts[reason.reason.name] += 1
             warn = reason.reason is Reason.NO_SERVER and not self._warned_at
             if warn:
                 self._warned_at = time.monotonic()
         logger.debug("here: %s: %r", reason, request.words)
+        return str(reason) if warn or request.environ.get("RAKEFARM_VERBOSE") else ""
+
+    def _leave(self, request: Request, reason: Local) -> Answer:
+        why = self._count_local(request, reason)
         try:
             search = os.fsencode(request.environ.get("PATH", ""))
             program = find_compiler(request.words[0], request.directory, search)
             name = name_for(program, request.words[0], request.directory, search)
         except Local:
             program = name = b""
-        why = str(reason) if warn or request.environ.get("RAKEFARM_VERBOSE") else ""
         return dialogue.local(program, name, why)
 
     # --- for the helper itself --------------------------------------------------------------------------
@@ -231,11 +241,11 @@ class Helper:
         return "\n".join(lines) + "\n"
 
 
-def _noted(request: Request, stderr: bytes, note: str) -> bytes:
-    """The compiler's messages, with a line of ours where one is asked for."""
-    if not request.environ.get("RAKEFARM_VERBOSE"):
+def _noted(request: Request, stderr: bytes, note: str, always: bool) -> bytes:
+    """The compiler's messages, with a line of ours where one is asked for, or there is something to say `always`."""
+    if not note or not (always or request.environ.get("RAKEFARM_VERBOSE")):
         return stderr
-    return f"rakefarm cc: {note}\n".encode() + stderr
+    return f"rakefarm cc: {note}\n".encode("utf-8", "surrogateescape") + stderr
 
 
 def run(directory: str, environ: Mapping[str, str], idle_s: float = IDLE_S) -> int:

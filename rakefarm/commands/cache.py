@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of a look at the result cache."""
-    parser.add_argument("--cache-dir", metavar="DIR", help="the cache in this directory")
-    parser.add_argument("--cache-size", metavar="SIZE", help="the cap to reckon with, like 5G")
-    parser.add_argument("--json", action="store_true", help="with stats: print an object instead of lines")
-    parser.add_argument("what", choices=("stats", "clear", "explain"), help="what to do")
-    parser.add_argument(
-        "words", nargs=argparse.REMAINDER, metavar="COMPILER ARGS", help="with explain: the call, as make ran it"
-    )
+    whats = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    stats = whats.add_parser("stats", help="size, hits, and misses with their reasons")
+    stats.add_argument("--json", action="store_true", help="print an object instead of lines")
+    clear = whats.add_parser("clear", help="remove every result, and begin to count anew")
+    explain = whats.add_parser("explain", help="why a compiler call was not found, or since when its result is there")
+    for each in (stats, clear, explain):
+        each.add_argument("--cache-dir", metavar="DIR", help="the cache in this directory")
+        each.add_argument("--cache-size", metavar="SIZE", help="the cap to reckon with, like 5G")
+    explain.add_argument("words", nargs=argparse.REMAINDER, metavar="COMPILER ARGS", help="the call, as make ran it")
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -33,8 +35,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rakefarm.records import RecordStore, UnsafeDirectory
     from rakefarm.result_cache import Counts, place_of
 
-    if (options.what == "explain") != bool(options.words):
-        raise ConfigError("write rakefarm cache stats, clear, or explain COMPILER ARGS")
+    if options.what == "explain" and not options.words:
+        raise ConfigError("name the call: rakefarm cache explain gcc -c a.c, say, where make ran it")
     environ = with_cache_options(options.cache_dir, options.cache_size, environ)
     directory, size_bytes = place_of(load_settings(ClientSettings, "client.toml", None, environ), environ)
     try:
