@@ -14,7 +14,7 @@ import time
 from msgspec import Struct
 
 from rakefarm import transport
-from rakefarm.config import ServerSettings
+from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import door, handoff
 from rakefarm.server.admission import Admission
@@ -41,6 +41,8 @@ class WayIn(Struct, frozen=True):
 
 BOOT_FAILED = 3
 """Exit status of a worker that can't even start: starting another would fail the same way."""
+NOT_NOW = 4
+"""Of one that finds its files other than they were at the start: somebody may be changing them."""
 STACK_BYTES = 512 << 10
 """A thread's stack; a thousand idle connections are a thousand of these, touched for some 20 kB each."""
 GC_ALLOCATIONS = 20_000
@@ -75,6 +77,9 @@ def run_worker(
         audit = AuditLog(settings.audit_log)
         # Only now: the process that starts executors must not have the keys in its memory.
         admission = Admission(way_in.entrance)
+    except ConfigError as error:
+        logger.error("a worker can't start, and another will try: %s", error)
+        return NOT_NOW
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else "its directories"
         logger.error("a worker can't start: %s: %s", place, error.strerror)
