@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -16,6 +15,7 @@ from msgspec import Struct
 from rakefarm import transport
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.logs import logger
+from rakefarm.open_files import allow_more
 from rakefarm.server import door, handoff
 from rakefarm.server.admission import Admission
 from rakefarm.server.audit import AuditLog
@@ -70,7 +70,7 @@ def run_worker(
     gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
     try:
         executors = Executors([channel], confinement, directory, settings.slots)
-        _raise_open_files()  # only now: commands get the limit that the server was started with
+        allow_more()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory, confinement.uid)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
         worker_grants = grants.open(number)
@@ -101,13 +101,6 @@ def run_worker(
         worker_grants.give_tokens_back()
         sandbox.remove()
     return 0
-
-
-def _raise_open_files() -> None:
-    """Let us hold as many connections as the system allows; each is one open file, each command a few."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _give_memory_back() -> None:
