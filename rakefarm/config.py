@@ -149,6 +149,8 @@ class ClientSettings(Struct, frozen=True):
     quote_s: Wait = 3.0
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 4
     require_isolation: Annotated[str, Rule(lambda value: value in LEVELS, ", ".join(LEVELS))] = "none"
+    minimum_rate: Annotated[int, Meta(ge=0)] = 1 << 10
+    output_size: Annotated[int, Meta(ge=0)] = 16 << 30
     policy: str = "plan"
     seed: int | None = None
     environment: Names = ()

@@ -10,6 +10,7 @@ from rakefarm.cc.helper import CONTROL, IDLE_S, run
 from rakefarm.cc.launcher import build_launcher, install_links
 from rakefarm.cc.wrapper import CallStatus, ask_helper
 from rakefarm.market.needs import parse_size
+from rakefarm.open_files import allow_more
 
 
 def command(words: Sequence[str]) -> int:
@@ -75,7 +76,7 @@ def helper() -> int:
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     os.closerange(3, min(hard, 1 << 20))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_more()
     log = os.environ.get("RAKEFARM_CC_LOG")
     if log:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)

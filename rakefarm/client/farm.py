@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct, field
 
 from rakefarm.client.credentials import load_credentials
-from rakefarm.client.link import Link, connect
+from rakefarm.client.link import Link, connect, trust_of
 from rakefarm.client.reach import HostFailed
 from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
@@ -87,6 +87,7 @@ class Farm:
         self._settings = settings
         self._environ = environ
         self._credentials = load_credentials(settings, hosts, environ)
+        self._trust = trust_of(settings)
         self._stream = stream
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -165,9 +166,7 @@ class Farm:
                 return link
         try:
             place = self._place_of(member.host)
-            link = connect(
-                place, self._environ, self._settings.connect_s, self._credentials, self._settings.require_isolation
-            )
+            link = connect(place, self._environ, self._settings.connect_s, self._credentials, self._trust)
         except HostFailed as error:
             self.leave_out(member, coded(str(error), error.code))
             return None

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from rakefarm.client.install import Arrived, Installation, OutputError, current_umask
 from rakefarm.digest import sha256
+from rakefarm.open_files import allow_more
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Output
 from rakefarm.wire.paths import check_path, show
@@ -64,16 +65,14 @@ class Incoming:
         directory = os.path.dirname(path) or b"."
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory) or b"."
-        name = None
         try:
             try:
-                descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                descriptor, name = _make_unnamed(directory)
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                # Only now: what we start would have the same limit, and not every program is at ease with a high one.
+                if error.errno != errno.EMFILE or not allow_more():
                     raise
-                import tempfile
-
-                descriptor, name = tempfile.mkstemp(prefix=b".rakefarm-", dir=directory)
+                descriptor, name = _make_unnamed(directory)
         except OSError as error:
             place = os.path.join(os.getcwdb(), path)
             raise OutputError(f"can't write {os.fsdecode(place)}: {error.strerror}") from error
@@ -105,6 +104,18 @@ class Incoming:
                 with contextlib.suppress(OSError):
                     os.unlink(file.name)
         self._files.clear()
+
+
+def _make_unnamed(directory: bytes) -> tuple[int, bytes | None]:
+    """A new file in the directory, and its name, where the file system has none without."""
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+        import tempfile
+
+        return tempfile.mkstemp(prefix=b".rakefarm-", dir=directory)
 
 
 class Claims:
