@@ -59,9 +59,9 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 _have_helper_save(environ)
                 return standard.printed(lambda: _stats(store, counts, options.json))
     except UnsafeDirectory as error:
-        return complain("rakefarm cache", str(error))
+        return complain(str(error))
     except OSError as error:
-        return complain("rakefarm cache", f"{error.filename}: {error.strerror}")
+        return complain(f"{error.filename}: {error.strerror}")
 
 
 def _say(lines: Sequence[str]) -> int:
