@@ -20,6 +20,7 @@ from rakefarm.config import ClientSettings
 from rakefarm.embedded import EmbeddedFailed, WaitReady
 from rakefarm.events import HostLeftOut, HostReady, Notice, Stream
 from rakefarm.hosts import Host
+from rakefarm.market.bandwidth import START_BANDWIDTH, learn_bandwidth, transfer_seconds
 from rakefarm.market.policy import HostFacts
 from rakefarm.transport import Lost
 
@@ -27,10 +28,6 @@ PATIENCE_S = 0.2
 """How long a build that could begin waits for hosts that have not answered; they join when they do."""
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
-BANDWIDTH_FLOOR = 1e5
-START_BANDWIDTH = 1e8
-"""Bytes a second assumed until a transfer large enough to measure has been seen: a gigabit of Ethernet."""
-MEASURED_BYTES = 1 << 20
 
 
 class Member(Struct):
@@ -58,7 +55,7 @@ class Member(Struct):
         """How long sending what it lacks of these files (name and size in bytes) would take, as far as we know: by
         name, since hashing every file for an estimate would take longer than the sending."""
         lacking = sum([size for name, size in sizes if name not in self.names])
-        return lacking / max(self.bandwidth, BANDWIDTH_FLOOR)
+        return transfer_seconds(lacking, self.bandwidth)
 
     def note_overhead(self, seconds: float) -> None:
         """Learn what an action takes beyond its command and the sending of files; the first one counts as it is."""
@@ -67,8 +64,7 @@ class Member(Struct):
 
     def note_sent(self, size: int, seconds: float) -> None:
         """Learn the bandwidth from one transfer."""
-        if size >= MEASURED_BYTES and seconds > 0:
-            self.bandwidth += 0.3 * (size / seconds - self.bandwidth)
+        self.bandwidth = learn_bandwidth(self.bandwidth, size, seconds)
 
 
 class Farm:

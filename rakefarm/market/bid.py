@@ -158,6 +158,18 @@ def work_of(job: Job, k: Coefficients) -> float:
     return k.work.get(job.kind, k.work["other"])
 
 
+def expected_run(job: Job, load: Load, promised: Commitments, speed: float, k: Coefficients) -> tuple[float, float]:
+    """How long one more such job is expected to run (seconds) beside what runs and is leased, and what share of a core
+    it gets."""
+    share = share_of(job, load, promised.running + promised.leased)
+    return work_of(job, k) / (speed * share), share
+
+
+def share_of(job: Job, load: Load, commands: int) -> float:
+    """What share of a core the job gets beside so many commands."""
+    return rate(1.0, load.cores, load.busy, commands + cores_wanted(job.needs))
+
+
 def curve_of(load: Load, commitments: Commitments, standing: Standing, run_s: float) -> Curve:
     """The server's curve, when a typical command takes `run_s` here."""
     reserved = commitments.waiting + commitments.leased

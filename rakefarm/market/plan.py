@@ -8,6 +8,9 @@ the policy asks for the slot, by Wait, and awards the job when the slot is held 
 a faster host stays with us, and so does our place in that host's queue. Every result brings a fresh curve, and the slot
 that came free with it, unless somebody waits for that.
 
+Nothing is planned before every host that was asked has answered, or has had a moment for it: the nearest host answers
+first, and would have the longest jobs, however slow it is.
+
 So nobody acts on a slot that another client may have taken in the meantime: many clients that see the same idle host
 are served in turn, and nothing queues at a host that another could start. A host that refused an award all the same is
 full, whatever its curve says, for a time that doubles from 50 ms to 5 s with each further refusal; one that refused for
@@ -15,6 +18,7 @@ want of a licence is so only to the jobs that need it.
 """
 
 import math
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
@@ -51,6 +55,8 @@ from rakefarm.market.track_record import TrackRecord
 
 PATIENCE_S = 0.25
 """Who waits at a host for longer than this looks around again."""
+ANSWERS_S, ANSWERS_SHARE = 0.05, 0.1
+"""For so long a set waits for its first answers, and for no larger a share of its longest job's work."""
 HORIZON = 48
 """Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
 
@@ -66,6 +72,8 @@ class PlanPolicy:
         self._hosts: dict[str, KnownHost] = {}
         self._pending: deque[Job] = deque()
         self._avoid: dict[int, set[str]] = {}
+        self._unheard: set[str] = set()  # hosts that were asked when the set began
+        self._answers_until = 0.0
 
     def handle(self, event: Event) -> Sequence[Effect]:
         """Take in what happened; answers what is to be done."""
@@ -76,6 +84,7 @@ class PlanPolicy:
                 self._note_quote(self._host(host), job, price, seconds, curve)
             case Declined(job, host, lasting):
                 known = self._host(host)
+                self._unheard.discard(host)
                 if job.task in known.factors:  # else the answer to a question: we wait only for what it has bid for
                     known.leave_queue(job)
                 if lasting:
@@ -118,6 +127,7 @@ class PlanPolicy:
                 return [Ask(job, (facts.name,)) for job in self._sorts()]
             case HostDown(host):
                 self._hosts.pop(host, None)
+                self._unheard.discard(host)
             case Woken():
                 self._wake_at = math.inf
         return self._plan()
@@ -133,13 +143,18 @@ class PlanPolicy:
         # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
         self._hosts = {facts.name: KnownHost(facts.name, facts.slots) for facts in hosts}
         names = tuple(self._hosts)
-        return [Ask(job, names) for job in self._sorts()] if names else []
+        if not names or not jobs:
+            return []
+        self._unheard = set(names)
+        self._answers_until = self._view.now() + min(ANSWERS_S, ANSWERS_SHARE * self._pending[0].work_s)
+        return [*[Ask(job, names) for job in self._sorts()], WakeAt(self._answers_until)]
 
     def _sorts(self) -> list[Job]:
         """One job of each sort that is pending."""
         return list({job.task: job for job in reversed(self._pending)}.values())
 
     def _note_quote(self, host: KnownHost, job: Job, price: float, seconds: float, curve: Curve) -> None:
+        self._unheard.discard(host.name)
         host.factors[job.task] = price / seconds
         host.refuses.discard(job.task)
         host.read(curve, self._view.now())
@@ -169,6 +184,8 @@ class PlanPolicy:
         the slots that the plan wants. A slot that is held, for what the job `held_for` needs, is given up if it is not
         used now; another one is anybody's."""
         now = self._view.now()
+        if self._unheard and now < self._answers_until:
+            return []
         runs = self._backups.by_host()
         places = {
             host.name: self._places(host, runs.get(host.name, ()), now)
@@ -179,7 +196,7 @@ class PlanPolicy:
         if held_for is not None and startable in places:
             held = _Held(startable, held_for.needs)
             times = places[startable]
-            _insert(times, times.pop(0) + self._typical(self._hosts[startable]))  # to others it is taken
+            insort(times, times.pop(0) + self._typical(self._hosts[startable]))  # to others it is taken
         wanted: dict[str, list[Job]] = {}
         effects, look_at = self._back_up(places, wanted, held, now)
         if any(isinstance(effect, BackUp) for effect in effects):
@@ -203,7 +220,7 @@ class PlanPolicy:
             else:
                 times = places[host.name]
                 times.pop(0)
-                _insert(times, best.start + best.run)
+                insort(times, best.start + best.run)
                 if best.start > 0.0 or host.name != startable or held_for is not None:
                     wanted.setdefault(host.name, []).append(job)
                     left.append(job)
@@ -257,7 +274,7 @@ class PlanPolicy:
             elif not host.lacks(job, now):
                 times = places[host.name]
                 times.pop(0)
-                _insert(times, best.start + best.run)
+                insort(times, best.start + best.run)
                 wanted.setdefault(host.name, []).append(job)
         return effects, look_at
 
@@ -278,7 +295,7 @@ class PlanPolicy:
             if best is not None:
                 times = places[best.host.name]
                 times.pop(0)
-                _insert(times, best.start + best.run)
+                insort(times, best.start + best.run)
                 if best.host.name in shared:
                     wanted.setdefault(best.host.name, [job])
 
@@ -323,7 +340,7 @@ class PlanPolicy:
             times = [max(time, expected_s(-waited)) for time in times]
         run = self._typical(host)
         for _ in range(min(host.taken, 2 * len(times))):
-            _insert(times, times.pop(0) + run)
+            insort(times, times.pop(0) + run)
         if host.full.until_s > now:
             times = [max(time, host.full.until_s - now) for time in times]
         return times
@@ -376,10 +393,3 @@ class _Held(Struct, frozen=True):
     def fits(self, host: str, job: Job) -> bool:
         """Whether the job may use it, on that host."""
         return host == self.host and job.needs == self.needs
-
-
-def _insert(times: list[float], time: float) -> None:
-    position = len(times)
-    while position and times[position - 1] > time:
-        position -= 1
-    times.insert(position, time)

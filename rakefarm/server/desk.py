@@ -15,11 +15,12 @@ from rakefarm.market.bid import (
     Standing,
     bid,
     curve_of,
+    expected_run,
     refuse,
-    work_of,
+    share_of,
 )
-from rakefarm.market.curve import Curve, rate
-from rakefarm.market.needs import Facilities, Refusal, cores_wanted, parse_licenses
+from rakefarm.market.curve import Curve
+from rakefarm.market.needs import Facilities, Refusal, parse_licenses
 from rakefarm.server.bid_guard import BidGuard
 from rakefarm.server.workplace import Workplace
 from rakefarm.wire.messages import Task
@@ -82,14 +83,11 @@ class Desk:
 
     def expect(self, job: Job, seen: Sight) -> tuple[float, float]:
         """How long one more such job is expected to run (seconds), and what share of a core it gets."""
-        load, promised = seen.load, seen.promised
-        commands = promised.running + promised.leased + cores_wanted(job.needs)
-        share = rate(1.0, load.cores, load.busy, commands)
-        return work_of(job, self._price) / (self._board.speed * share), share
+        return expected_run(job, seen.load, seen.promised, self._board.speed, self._price)
 
     def share(self, job: Job, seen: Sight) -> float:
         """What share of a core it gets beside the commands that run."""
-        return rate(1.0, seen.load.cores, seen.load.busy, seen.promised.running + cores_wanted(job.needs))
+        return share_of(job, seen.load, seen.promised.running)
 
     def _promised(self) -> Commitments:
         promised = self._board.commitments()

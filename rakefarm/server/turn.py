@@ -12,8 +12,8 @@ import select
 import time
 from collections.abc import Callable, Sequence
 
+from rakefarm.market.turns import Rank
 from rakefarm.server.grants import Grant
-from rakefarm.server.users import Rank
 from rakefarm.server.workplace import Workplace
 from rakefarm.slots import GIVE_WAY_S, LOOK_AGAIN_S
 from rakefarm.transport import Lost, Transport

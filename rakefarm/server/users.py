@@ -4,9 +4,7 @@
     holders   one a slot: who holds it, and in which worker
     served    when each user was given a slot last
 
-Next is who holds the fewest slots; among those, who was given one longest ago; then who has waited longest. So with one
-slot users take turns, with several they get equal shares, and what one does not want the others have. A single user's
-clients are served first come, first served.
+The rule is in `market.turns`. A single user's clients are served first come, first served.
 """
 
 import mmap
@@ -15,6 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
+
+from rakefarm.market import turns
+from rakefarm.market.turns import Rank
 
 ROWS = 8
 """Users that are told of a worker; of more, those that have waited longest."""
@@ -26,9 +27,6 @@ _TIME = struct.Struct("=d")
 _WORKER_BYTES = _COUNT.size + ROWS * _ROW.size
 _USER_BITS = 48
 _USER_MASK = (1 << _USER_BITS) - 1
-
-Rank = tuple[int, float, float]
-"""Slots held, when served last, waiting since: the smallest is next."""
 
 
 def number_of(name: str) -> int:
@@ -71,13 +69,14 @@ class Users:
 
     def rank(self, user: int, since: float) -> Rank:
         """Where somebody stands who has waited since then."""
-        held = sum(1 for holder in self._holders() if holder and holder & _USER_MASK == user)
-        return held, self._served(user), since
+        return turns.rank(user, since, self._held(), self._served)
 
     def next_in_turn(self) -> Rank | None:
         """Where the one stands whose turn it is; None when nobody waits."""
-        held = Counter(holder & _USER_MASK for holder in self._holders() if holder)
-        return min(((held[user], self._served(user), since) for user, since in self._waiting()), default=None)
+        return turns.next_in_turn(self._waiting(), self._held(), self._served)
+
+    def _held(self) -> Counter[int]:
+        return Counter(holder & _USER_MASK for holder in self._holders() if holder)
 
     def _waiting(self) -> Iterable[tuple[int, float]]:
         for worker in range(self._workers):
