@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "breakeven": "when sending an action is faster than running it here",
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",
+    "experiment": "try policies and bids out, simulated or on emulated hosts, and compare them",
     "completion": "words for the shell to complete command lines with",
     "metrics": "how the farm is, for Prometheus",
     "key": "make, show and distribute the keys that open the farm",

@@ -15,9 +15,16 @@ IO = {
 PURE = ("wire", "market")
 """No I/O, no clock, no randomness of their own: bytes and data in, data out."""
 SHARED_DATA = {"rakefarm.market.curve", "rakefarm.market.curve.Curve"}
+SIMULATION = {
+    f"lab/{name}.py"
+    for name in (
+        "attempt", "clairvoyant", "client", "draw", "foreign", "host", "launches", "memory", "network", "scenario",
+        "timeline", "world",
+    )
+}  # fmt: skip
 OWNERS = {
     "psutil": {"server/load.py"},
-    "rich": {"client/live.py", "client/frame.py", "client/tables.py", "client/top_screen.py"},
+    "rich": {"client/live.py", "client/frame.py", "client/tables.py", "client/top_screen.py", "lab/progress.py"},
     "subprocess": {"process.py", "embedded.py"},
     "multiprocessing": set(),
     "asyncio": set(),
@@ -67,6 +74,10 @@ def test_imports_point_one_way(module: Path) -> None:
         assert rest <= SHARED_DATA, "a pure part knows of others only their data"
     for stranger in STRANGERS.get(part, ()):
         assert not ours(imported, stranger), "server and client don't know each other"
+    if part not in ("cli.py", "commands", "lab"):
+        assert not ours(imported, "lab"), "the lab knows the farm, not the other way round"
+    if name in SIMULATION:
+        assert not top & IO - {"random"}, "a simulation has a clock of its own, and chance by its seed"
     if part not in ("cli.py", "commands"):
         assert not ours(imported, "commands"), "only the command line imports its subcommands"
     if name != "cli.py" and not name.endswith("__main__.py"):

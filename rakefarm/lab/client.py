@@ -74,6 +74,10 @@ class SimulatedClient:
         mine = self._jobs.get(job.number)
         return self._memory.transfer_s(mine, self._existing(host)) if mine is not None else 0.0
 
+    def overhead_s(self, host: str) -> float:
+        """Seconds that actions there have taken besides their commands."""
+        return self._memory.overhead_s(self._existing(host))
+
     # --- sets -----------------------------------------------------------------------------------------
 
     @property
@@ -288,6 +292,8 @@ class SimulatedClient:
         sent_bytes = flight.command.input_bytes
         sent_s = sent_bytes / self._network.hosts[attempt.host].spec.bandwidth
         self._memory.learn(flight.described, attempt.host, sent_bytes, sent_s, counted_s)
+        ran_s = attempt.ended_s - attempt.started_s
+        self._memory.note_overhead(attempt.host, self.now() - attempt.placed_s - ran_s)
         for host, loser in self._flights.pop(number).items():
             if host != attempt.host:
                 self._stop(loser)

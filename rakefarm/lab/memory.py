@@ -22,10 +22,12 @@ class Described(Struct, frozen=True):
 
 
 class Wire(Struct):
-    """What is known of the way to a host: bytes a second, and for how long it is left out when it fails again."""
+    """What is known of the way to a host: bytes a second, and for how long it is left out when it fails again,
+    and what actions there take besides their commands."""
 
     bandwidth: float = START_BANDWIDTH
     pause_s: float = FIRST_PAUSE_S
+    overhead_s: float = 0.0
 
 
 class Memory:
@@ -67,6 +69,15 @@ class Memory:
         wire.bandwidth = learn_bandwidth(wire.bandwidth, sent_bytes, sent_s)
         action = described.action
         self._history.learn(action.signature, KIND, action.input_bytes, counted_s, 0)
+
+    def note_overhead(self, host: str, seconds: float) -> None:
+        """What one action there took besides its command."""
+        wire = self._wires[host]
+        wire.overhead_s = seconds if not wire.overhead_s else wire.overhead_s + 0.2 * (seconds - wire.overhead_s)
+
+    def overhead_s(self, host: str) -> float:
+        """Seconds that actions there have taken besides their commands, on average."""
+        return self._wires[host].overhead_s
 
     def pause_s(self, host: str) -> float:
         """For how long a host is left out that has failed: longer each time."""
