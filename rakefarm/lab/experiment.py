@@ -1,10 +1,10 @@
 """Runs an experiment: in parallel, resumable, each run reproducible from the manifest.
 
-    DIRECTORY/
-      manifest.json   what was run: plan, digest, versions, machine
-      parts/          one file a run, written whole; what is there need not be run again
-      runs.csv        a row a run          actions.jsonl   a line an award
-      plots, page     see `plots` and `page`
+DIRECTORY/
+  manifest.json   what was run: plan, digest, versions, machine
+  parts/          one file a run, written whole; what is there need not be run again
+  runs.csv        a row a run          actions.jsonl   a line an award
+  plots, page     see `plots` and `page`
 """
 
 import csv

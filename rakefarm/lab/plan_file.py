@@ -1,17 +1,17 @@
 """PLAN.toml: what an experiment varies, and the runs that follow from it.
 
-    name = "stale load"
-    seeds = 30                       # the same worlds for every policy: common random numbers
-    baseline = "plan"                # what the others are compared with
-    policies = ["plan", "cpu", "mine.py:make"]
+name = "stale load"
+seeds = 30                       # the same worlds for every policy: common random numbers
+baseline = "plan"                # what the others are compared with
+policies = ["plan", "cpu", "mine.py:make"]
 
-    [scenario]                       # changes to the standard scenario that it is `like`
-    like = "base"
-    hosts = 12
+[scenario]                       # changes to the standard scenario that it is `like`
+like = "base"
+hosts = 12
 
-    [factors]                        # each value of each with each of the others, or side by side if design = "paired"
-    sample_s = [0.1, 1.0, 10.0]
-    "workload.actions" = [60]
+[factors]                        # each value of each with each of the others, or side by side if design = "paired"
+sample_s = [0.1, 1.0, 10.0]
+"workload.actions" = [60]
 """
 
 import hashlib
