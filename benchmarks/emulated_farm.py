@@ -21,6 +21,8 @@ import psutil
 from farm import ENVIRONMENT
 from market_measures import Interval
 
+import rakefarm
+
 BARE_ENVIRONMENT = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("RAKEFARM_")}
 """Without settings of whoever runs the benchmark."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -67,7 +69,7 @@ def lying(host: EmulatedHost) -> EmulatedHost:
 
 def compile_work(directory: str) -> str:
     """Compile `work.c` into `directory`; answers the program's path. Raises CalledProcessError."""
-    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "work.c")
+    source = os.path.join(os.path.dirname(rakefarm.__file__), "lab", "work.c")
     program = os.path.join(directory, "work")
     subprocess.run(["cc", "-O2", "-Wall", "-o", program, source], check=True)
     return program
