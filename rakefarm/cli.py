@@ -35,6 +35,8 @@ SUBCOMMANDS = {
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",
     "experiment": "try policies and bids out, simulated or on emulated hosts, and compare them",
+    "lab": "a farm of emulated hosts on this machine, for trying things out",
+    "policy": "begin an award policy of your own",
     "completion": "words for the shell to complete command lines with",
     "metrics": "how the farm is, for Prometheus",
     "key": "make, show and distribute the keys that open the farm",

@@ -1,7 +1,8 @@
 """A policy under test: it may be a student's, and it may hang, raise, or cheat, each of which ends the run in one line.
 
 A policy has its time and its chance from the view. What else it could ask is watched for: calls into `time`,
-`datetime`, `random`, `os.urandom` and numpy's generators are seen by the interpreter's profiling hook, however they were imported.
+`datetime`, `random`, `os.urandom` and numpy's generators are seen by the interpreter's profiling hook, however they
+were imported.
 The policies that come with rakefarm are not watched: a test holds their sources to that.
 """
 
