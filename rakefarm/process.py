@@ -282,6 +282,17 @@ def start_background(
         )
 
 
+def wait_at_most(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Whether it has ended by then."""
+    import subprocess
+
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def run_with_input(arguments: Sequence[str], environment: Mapping[str, str], data: bytes) -> int:
     """Run a program, its standard input `data`, its output and complaints ours; answers its exit status, 127 when there
     is no such program."""

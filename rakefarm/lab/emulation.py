@@ -125,17 +125,13 @@ class EmulatedFarm:
         return process.start_background(words, variables, error=os.path.join(place, "said"))
 
     def _end(self) -> None:
-        import subprocess
-
         for timer in self._timers:
             timer.cancel()
         for server in self._servers:
             assert server.stdin is not None
             server.stdin.close()
         for server in self._servers:
-            try:
-                server.wait(STOP_S)
-            except subprocess.TimeoutExpired:
+            if not process.wait_at_most(server, STOP_S):
                 server.kill()
                 server.wait()
             if server.stdout is not None:

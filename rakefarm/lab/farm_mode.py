@@ -5,7 +5,6 @@ Runs go one after the other, policies of a block in turn and then in the reverse
 on the machine does not favour one; how busy it was goes into each row.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -111,8 +110,6 @@ def _build(
     farm: EmulatedFarm, directories: Sequence[str], policy: str, drawn: Drawn, patience_s: float
 ) -> tuple[float, float]:
     """Build in all directories; answers when it began (monotonic seconds), and how busy the machine was."""
-    import subprocess
-
     path, _, attribute = policy.rpartition(":")
     name = f"{os.path.abspath(path)}:{attribute}" if path.endswith(".py") else policy
     clients: list[subprocess.Popen[bytes]] = []
@@ -126,8 +123,7 @@ def _build(
         started_s, before = _start_together(directories, clients, drawn.clients), _processor_time()
         farm.begin_faults()
         for client in clients:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                client.wait(max(0.0, started_s + patience_s - time.monotonic()))
+            process.wait_at_most(client, max(0.0, started_s + patience_s - time.monotonic()))
         return started_s, _busy_share(before, _processor_time())
     finally:
         for client in clients:
