@@ -11,7 +11,7 @@ class BuildView:
     """A `View`. `transfer_s` answers seconds by a job's number and a host's name; a seed makes chance repeatable."""
 
     def __init__(self, seed: int | None, transfer_s: Callable[[int, str], float]) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # nosec B311 # a choice among hosts, which is to be repeatable
         self._transfer_s = transfer_s
 
     def now(self) -> float:

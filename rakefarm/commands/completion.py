@@ -24,7 +24,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         import shtab
     except ImportError as error:
         raise ConfigError("completion needs shtab: pip install shtab") from error
-    text = shtab.complete(options.whole_parser(options.program), shell=options.shell)
+    text = shtab.complete(options.whole_parser(options.program), shell=options.shell)  # nosec B604 # the name of a shell
 
     def show() -> int:
         print(text)

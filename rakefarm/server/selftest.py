@@ -81,7 +81,7 @@ def attack_levels(levels: Sequence[str] = tuple(LEVELS), attacks: Sequence[Attac
     """Attack a server at each of the levels. Raises SelftestFailed."""
     place = tempfile.mkdtemp(prefix="rakefarm-selftest-", dir=choose_root("", ""))
     try:
-        os.chmod(place, 0o711)
+        os.chmod(place, 0o711)  # nosec B103 # other uids pass through, and can't look
         program = _compile(place)
         return [_attack_level(level, attacks, program, place) for level in levels]
     finally:
@@ -111,7 +111,7 @@ def _quote(word: str) -> str:
 def _attack_level(level: str, attacks: Sequence[Attack], program: bytes, place: str) -> LevelReport:
     here = os.path.join(place, level)
     os.mkdir(here)
-    os.chmod(here, 0o711)
+    os.chmod(here, 0o711)  # nosec B103 # the same
     canary = f"canary-{secrets.token_hex(16)}"
     with _server(level, here, canary) as (address, problem):
         if address is None:
@@ -141,7 +141,7 @@ def _server(level: str, here: str, canary: str) -> Iterator[tuple[tuple[str, int
     """A server at this level: its address, or why there is none."""
     for name in ("tmp", "cache", "home"):
         os.mkdir(os.path.join(here, name))
-    os.chmod(os.path.join(here, "tmp"), 0o711)
+    os.chmod(os.path.join(here, "tmp"), 0o711)  # nosec B103 # the same
     config, log = os.path.join(here, "server.toml"), os.path.join(here, "log")
     with open(config, "w", encoding="ascii") as file:
         file.write(LIMITS)
@@ -178,7 +178,7 @@ def _scene(here: str, canary: str, uid: int) -> Iterator[Scene]:
     outside = os.path.join(here, "outside")
     os.makedirs(os.path.join(outside, "home", ".ssh"))
     for directory in (outside, f"{outside}/home", f"{outside}/home/.ssh"):
-        os.chmod(directory, 0o777)
+        os.chmod(directory, 0o777)  # nosec B103 # there to be attacked
     secret = f"{outside}/home/.ssh/id"
     with open(secret, "w", encoding="ascii") as file:
         file.write(needle + "\n")
@@ -191,7 +191,7 @@ def _scene(here: str, canary: str, uid: int) -> Iterator[Scene]:
         abstract.bind(f"\0{mark}")
         pathname = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         pathname.bind(f"{outside}/socket")
-        os.chmod(f"{outside}/socket", 0o777)
+        os.chmod(f"{outside}/socket", 0o777)  # nosec B103 # the same
         stranger = _start_stranger(uid)
         stack.callback(_end, stranger)
         stack.callback(_end_daemons, mark)

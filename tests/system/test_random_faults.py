@@ -57,6 +57,15 @@ def chance(request: pytest.FixtureRequest, seed: int) -> random.Random:
 Open = Callable[[Farm], object]
 
 
+def _is_as_before(farm: Farm) -> bool:
+    """Whether the last test has left the farm so that the next may go on with it; if not, that one has said so."""
+    try:
+        farm.check_nothing_is_left()
+    except AssertionError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def farms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Farm]]:
     """`farms(name, *openers)`: a farm with these servers, the same for all tests that name it; a server that is gone is
@@ -66,7 +75,7 @@ def farms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Fa
 
         def get(name: str, *openers: Open, prefix: Sequence[str] = ()) -> Farm:
             farm = made.get(name)
-            if farm is None:
+            if farm is None or not _is_as_before(farm):
                 farm = made[name] = stack.enter_context(a_farm(tmp_path_factory.mktemp("farm")))
                 farm.write_build()
             for server in [server for server in farm.servers if server.process.poll() is not None]:
