@@ -13,7 +13,7 @@ from typing import NoReturn
 from rakefarm import __version__, standard
 from rakefarm.codes import Code, coded
 from rakefarm.commands.complaint import complain
-from rakefarm.commands.parser import Parser
+from rakefarm.commands.parser import Parser, speaker
 from rakefarm.config import ConfigError
 from rakefarm.exitcodes import ExitStatus
 
@@ -29,7 +29,9 @@ SUBCOMMANDS = {
     "config": "every setting, its value, and where that comes from",
     "cc": "compile a file on the farm, for make, ninja and CMake",
     "run": "run a command, make say, with all its compiler calls on the farm",
+    "cache": "what the cache of compile results holds, and why a call was not found there",
     "calibrate": "hold bids against what came of them, from the ledger",
+    "breakeven": "when sending an action is faster than running it here",
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",
     "completion": "words for the shell to complete command lines with",
@@ -97,7 +99,7 @@ def _single_parser(program: str, name: str, description: str) -> Parser:
 def _fill(parser: Parser, name: str) -> None:
     command = import_module(f"rakefarm.commands.{name}")
     command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
+    parser.set_defaults(run=command.run, parser=parser)
 
 
 def command() -> NoReturn:
@@ -122,11 +124,11 @@ def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
     try:
         return int(run(options, os.environ))
     except ConfigError as error:
-        return complain(parser.prog, str(error), code=error.code)
+        return complain(str(error), code=error.code, program=options.parser.prog)
     except KeyboardInterrupt:
         return int(ExitStatus.INTERRUPTED)
     except Exception:
-        return _report_fault(parser.prog)
+        return _report_fault(speaker(options.parser.prog))
 
 
 def _report_fault(program: str) -> int:

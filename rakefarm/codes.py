@@ -85,6 +85,17 @@ class Code(Enum):
         return template.replace("{host}", host).replace("{name}", name or host)
 
 
+ADVICE = "; "
+"""What a reason says to do follows this."""
+
+
+def brief(reason: str) -> str:
+    """A reason without its advice, for where that has been given already; its code stays."""
+    text, _, advice = reason.partition(ADVICE)
+    _, bracket, number = advice.rpartition(" [RF")
+    return f"{text}{bracket}{number}" if bracket else text
+
+
 def coded(text: str, code: Code) -> str:
     """A message with its code at the end."""
     return f"{text} [{code.number}]"

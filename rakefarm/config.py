@@ -157,6 +157,8 @@ class ClientSettings(Struct, frozen=True):
     ledger: bool = True
     ledger_size: Annotated[int, Rule(lambda value: not value or value >= 65536, "0, or 64K and more")] = 32 << 20
     ledger_hash: bool = False
+    result_cache: Directory = ""
+    result_cache_size: int = 5 << 30
     key_file: str = ""
     key_name: str = ""
     tls_certificate: str = ""

@@ -71,14 +71,15 @@ def embedded_server(environ: Mapping[str, str], shares: Shares) -> Iterator[Wait
     try:
         yield wait_ready
     finally:
-        _stop(server)
+        assert server.stdin is not None
+        server.stdin.close()  # a signal would meet it while it starts, when it has no handlers yet
+        if address is not None:
+            _wait_gone(server)  # one that nobody has talked to yet runs nothing of ours, and ends by itself
 
 
-def _stop(server: "subprocess.Popen[bytes]") -> None:
+def _wait_gone(server: "subprocess.Popen[bytes]") -> None:
     import subprocess
 
-    assert server.stdin is not None
-    server.stdin.close()  # a signal would meet it while it starts, when it has no handlers yet
     try:
         server.wait(STOP_S)
     except subprocess.TimeoutExpired:

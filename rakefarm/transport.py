@@ -315,9 +315,10 @@ def _timeval(seconds: float) -> bytes:
 
 
 def explain(error: Lost | ProtocolError | OSError) -> str:
-    """One line for a person about how a connection was lost."""
-    if isinstance(error, ConnectionCut):
-        return "the connection was closed in mid-conversation"
+    """One line for a client's user about how a connection was lost. A server that is killed closes, cuts or resets its
+    connections, as it happens: that is one thing to a person, and said in one way."""
+    if isinstance(error, ConnectionCut) or isinstance(error.__cause__, ConnectionResetError | BrokenPipeError):
+        return "the server closed the connection"
     return str(error)
 
 

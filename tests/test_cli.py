@@ -1,6 +1,7 @@
 """The command line of a build: every wrong use is one clear line and status 2, before anything runs."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,11 @@ def test_a_right_use_runs_it() -> None:
         (["-f", "A", "B"], "two Rakefiles are named, A and B"),
         (["none.rake"], "none.rake: no such file"),
         (["-f", "."], ".: is a directory"),
-        (["--hosts", "a:b:c"], "hosts: 'a:b:c'"),
-        (["--hosts", "host:99999"], "hosts: 'host:99999'"),
+        (["--hosts", "a:b:c"], "--hosts: 'a:b:c'"),
+        (["--hosts", "host:99999"], "--hosts: 'host:99999'"),
+        (["--hosts", ""], "--hosts '' names no host: write one"),
+        (["--hosts", " , "], "--hosts ' , ' names no host: write one"),
+        (["--key-file", "none.key"], "none.key"),
         (["--fallback", "maybe"], "--fallback: invalid choice: 'maybe'"),
         (["--color", "sometimes"], "--color: invalid choice"),
         (["--config", "none.toml"], "none.toml: No such file or directory"),
@@ -66,7 +70,8 @@ def test_a_wrong_option(capfd: pytest.CaptureFixture[str], options: list[str], c
     [
         ("RAKEFARM_JOBS", "none", "-j none"),
         ("RAKEFARM_FALLBACK", "maybe", "fallback 'maybe'"),
-        ("RAKEFARM_HOSTS", "a:b:c", "hosts: 'a:b:c'"),
+        ("RAKEFARM_HOSTS", "a:b:c", "RAKEFARM_HOSTS: 'a:b:c'"),
+        ("RAKEFARM_HOSTS", " ,", "RAKEFARM_HOSTS ' ,' names no host"),
     ],
 )
 def test_a_wrong_variable(
@@ -90,6 +95,35 @@ def test_a_wrong_configuration(capfd: pytest.CaptureFixture[str], project: Path,
     directory.mkdir(parents=True)
     (directory / "client.toml").write_text(text)
     assert complaint in complaint_of(capfd)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "beginning", "see"),
+    [
+        (cli.main, ["quote", "--nope"], "rakefarm: error: ", "rakefarm quote --help"),
+        (cli.main, ["quote", "--hosts"], "rakefarm: error: ", "rakefarm quote --help"),
+        (cli.main, ["quote", "--hosts", ",", "cc"], "rakefarm: error: --hosts ','", "RF002"),
+        (cli.main, ["nope"], "rakefarm: error: ", "rakefarm --help"),
+        (cli.main, ["key", "nope"], "rakefarm: error: ", "rakefarm key --help"),
+        (cli.main, ["serve", "--nope"], "rakeserver: error: ", "rakefarm serve --help"),
+        (cli.build_main, ["--nope"], "rakefarm: error: ", "rake-p --help"),
+        (cli.serve_main, ["--nope"], "rakeserver: error: ", "rakeserver --help"),
+        (cli.serve_main, ["--slots", "x"], "rakeserver: error: slots 'x'", "RF002"),
+    ],
+)
+def test_mistakes_are_told_in_one_form(
+    capfd: pytest.CaptureFixture[str], main: Callable[[list[str]], int], words: list[str], beginning: str, see: str
+) -> None:
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(beginning) and see in err and " [RF00" in err
+
+
+def test_help_is_of_what_people_use(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.serve_main(["--help"]) == 0 and cli.build_main(["--help"]) == 0
+    out = capfd.readouterr().out
+    assert "-vv" in out
+    assert not any(option in out for option in ("--until-eof", "--shared-slots", "--job-server"))
 
 
 @pytest.mark.parametrize("main", [cli.main, cli.build_main, cli.serve_main])

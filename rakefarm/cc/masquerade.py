@@ -61,5 +61,5 @@ def _jobs(environ: Mapping[str, str]) -> int:
 
 
 def _complain(text: str, status: CallStatus) -> int:
-    print(f"rakefarm run: error: {text}", file=sys.stderr)
+    print(f"rakefarm: error: {text}", file=sys.stderr)
     return int(status)

@@ -35,6 +35,8 @@ from rakefarm.events import (
     SetStarted,
 )
 
+LOSSES = ("lost: ", "executor: ")
+"""What the reason of an action that a host has lost begins with: of a client that misses its server, or a server."""
 RECENT_LIMIT = 20
 """Finished actions that are still shown; a table has no more rows than this."""
 
@@ -72,7 +74,8 @@ class ActionRow(Struct):
 
 
 class HostRow(Struct):
-    """One host. `slots` is 0 until it is known; `busy_s` adds up how long the commands ran that ended here."""
+    """One host. `slots` is 0 until it is known; `busy_s` adds up how long the commands ran that ended here, `lost`
+    counts those that it has lost."""
 
     host: str
     slots: int = 0
@@ -81,6 +84,7 @@ class HostRow(Struct):
     busy_s: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
+    lost: int = 0
     state: str = "asked"
     """asked, ready, or left out."""
     reason: str = ""
@@ -269,6 +273,7 @@ class Board:
         return row
 
     def _copy_ended(self, event: CopyEnded) -> ActionRow | None:
+        self._host(event.host).lost += is_loss(event.reason)
         row = self._active.get(event.action)
         if row is None or not row.copy_host or event.host not in (row.host, row.copy_host):
             return row
@@ -279,6 +284,7 @@ class Board:
         return row
 
     def _action_retried(self, event: ActionRetried) -> ActionRow:
+        self._host(event.host).lost += is_loss(event.reason)
         row = self._take(event.action)
         row.host, row.phase, row.price, row.placed_s = "", "waiting", None, None
         self._waiting[event.action] = row
@@ -305,6 +311,12 @@ class Board:
 
     def _build_finished(self, event: BuildFinished) -> None:
         self._ended_s = event.time_s
+
+
+def is_loss(reason: str) -> bool:
+    """Whether an action that was taken away from a host was lost there, as it is when the server or what ran the
+    command was killed; others the host would not have just now."""
+    return reason.startswith(LOSSES)
 
 
 def safe_text(text: str) -> str:
@@ -352,9 +364,11 @@ def size_text(size_bytes: int) -> str:
 
 
 def duration_text(seconds: float | None) -> str:
-    """Seconds as "0.4 s", "1:15", "1:01:40" or "27h03m": seven characters at most."""
+    """Seconds as "7 ms", "0.4 s", "1:15", "1:01:40" or "27h03m": seven characters at most."""
     if seconds is None:
         return ""
+    if 0 < seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms" if seconds >= 0.0005 else "<1 ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

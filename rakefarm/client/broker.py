@@ -62,8 +62,9 @@ class Broker:
         self._assign = assign
         self._give_up = give_up
         self._lock = threading.RLock()
-        self._policy = PolicyGuard(BuildView(seed, self._transfer_s), make_policy, stream, self._restart)
         self._members = {member.name: member for member in farm.members}
+        view = BuildView(seed, self._members, lambda: self._jobs)
+        self._policy = PolicyGuard(view, make_policy, stream, self._restart)
         self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
         self._flying: dict[int, set[str]] = {}  # where each action runs
         self._copies: dict[int, Copies] = {}  # of repeatable actions
@@ -188,6 +189,7 @@ class Broker:
         absurd = absurdity(answer) if isinstance(answer, Offer) else ""
         if not isinstance(answer, Offer) or absurd:
             self._farm.give_back(member, question.link)
+            member.draining |= isinstance(answer, Decline) and answer.reason == "draining"
             reason = absurd or (f"{answer.reason}: {answer.text}" if isinstance(answer, Decline) else "")
             lasting = not absurd and isinstance(answer, Decline) and answer.reason not in PASSING_REASONS
             self._stream.emit(QuoteReceived(action=job.number, host=member.name, price=None, reason=reason))
@@ -288,9 +290,6 @@ class Broker:
             self._check_hopeless()
 
     # --- effects --------------------------------------------------------------------------------------
-
-    def _transfer_s(self, number: int, host: str) -> float:
-        return self._members[host].transfer_seconds(self._jobs[number].sizes) if number in self._jobs else 0.0
 
     def _restart(self) -> market.SetStarted:
         """What a policy has to know that takes over in the middle of a set."""

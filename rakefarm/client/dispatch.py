@@ -37,6 +37,10 @@ from rakefarm.wire.errors import ConnectionCut, UnsafePath
 _NOTHING_CAME_OF_IT = (Declined, Lost, ProtocolError, HostGone, Superseded, InputError, OutputError, OSError)
 
 
+FEW_BYTES = 64 << 10
+"""What an action takes beyond its command is learned from those for which little had to be sent."""
+
+
 class Interrupted(BaseException):
     """A signal asked the build to stop; raised in the main thread by its handler."""
 
@@ -175,7 +179,7 @@ class Dispatcher:
             try:
                 report = self._performer.perform_local(planned, staged, place)
             except (InputError, OutputError, OSError) as error:
-                report = _failure(error)
+                report = _failure(error, LOCAL)
         self._finish(planned, report, started)
 
     def _run_there(self, assignment: Assignment) -> None:
@@ -192,9 +196,13 @@ class Dispatcher:
         except _NOTHING_CAME_OF_IT as error:
             self._leave(assignment, error, started)
             return
+        assignment.member.draining |= performed.curve is None  # who takes more tells how it stands
         self._learn(job, performed)
         self._finish(job.planned, performed.report, started)
         seconds, succeeded = time.monotonic() - started, performed.report.outcome is Outcome.SUCCEEDED
+        if performed.report.bytes_sent < FEW_BYTES:
+            result = performed.result
+            assignment.member.note_overhead(seconds - result.elapsed_s - result.queued_s)
         self._there.end_with(lambda: self._broker.finished(job, host, seconds, performed.curve, succeeded))
 
     def _leave(self, assignment: Assignment, error: Exception, started: float) -> None:
@@ -216,6 +224,7 @@ class Dispatcher:
                         self._plan.taken_back(job.number)
                 self._there.end_with(lambda: self._broker.refused(job, host, curve, reason == "license_in_use"))
             case Declined():
+                assignment.member.draining |= error.reason == "draining"
                 self._lose(assignment, str(error), "", others)
             case UnsafePath() | RemoteProtocolError() if not isinstance(error, ConnectionCut):
                 text = explain(error)
@@ -225,9 +234,9 @@ class Dispatcher:
             case HostGone():
                 self._lose(assignment, f"lost: {error}", str(error), others)
             case _ if others:
-                self._lose(assignment, _failure(error).detail, "", others)
+                self._lose(assignment, _failure(error, host).detail, "", others)
             case _:
-                self._finish(job.planned, _failure(error), started)
+                self._finish(job.planned, _failure(error, host), started)
                 self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None, succeeded=False))
 
     def _learn(self, job: RemoteJob, performed: Performed) -> None:
@@ -276,8 +285,10 @@ class Dispatcher:
         report.close()
 
 
-def _failure(error: Exception) -> Report:
-    """Something of ours failed the action."""
+def _failure(error: Exception, host: str) -> Report:
+    """Something of ours failed the action: what it made at the host has no place here, or it never went there."""
+    if isinstance(error, OutputError):
+        return Report(Outcome.FAILED, host=host, detail=str(error), code=Code.OUTPUT)
     if isinstance(error, OSError):
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)

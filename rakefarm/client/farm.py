@@ -5,6 +5,7 @@ doubles; one that never was, or that tells what can't be true, is not. Links are
 has the freshest offer.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from msgspec import Struct, field
 from rakefarm.client.credentials import load_credentials
 from rakefarm.client.link import Link, connect, trust_of
 from rakefarm.client.reach import HostFailed
-from rakefarm.codes import coded
+from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
 from rakefarm.embedded import EmbeddedFailed, WaitReady
 from rakefarm.events import HostLeftOut, HostReady, Notice, Stream
@@ -41,11 +42,13 @@ class Member(Struct):
     cores: int = 0
     idle: list[Link] = field(default_factory=list)
     ready: bool = False
+    draining: bool = False  # it has said that it takes no more, and ends
     problem: str = ""
     asked_again_at: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     names: set[str] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
+    overhead_s: float = 0.0
 
     def facts(self) -> HostFacts:
         """What a policy is told of it."""
@@ -56,6 +59,11 @@ class Member(Struct):
         name, since hashing every file for an estimate would take longer than the sending."""
         lacking = sum([size for name, size in sizes if name not in self.names])
         return lacking / max(self.bandwidth, BANDWIDTH_FLOOR)
+
+    def note_overhead(self, seconds: float) -> None:
+        """Learn what an action takes beyond its command and the sending of files; the first one counts as it is."""
+        seconds = max(seconds, 0.0)
+        self.overhead_s = seconds if not self.overhead_s else self.overhead_s + 0.2 * (seconds - self.overhead_s)
 
     def note_sent(self, size: int, seconds: float) -> None:
         """Learn the bandwidth from one transfer."""
@@ -92,9 +100,11 @@ class Farm:
 
     def start(self, patience_s: float = PATIENCE_S) -> None:
         """Connect to every host at once; who doesn't answer is left out. Returns when all have answered or failed, or
-        when one is ready and `patience_s` have passed; `listener` is told of those that come later."""
+        when one is ready and `patience_s` have passed; `listener` is told of those that come later. This machine's own
+        server has only been started, and takes longer than that: where another host is ready nobody waits for it."""
         deadline = time.monotonic() + patience_s
         waited_for = {member.name for member in self.members}
+        slow = {member.name for member in self.members if member.host.is_local} if patience_s < math.inf else set()
         answered = threading.Condition()
 
         def try_one(member: Member) -> None:
@@ -110,7 +120,7 @@ class Farm:
             while waited_for:
                 left_s = deadline - time.monotonic()
                 ready = any(member.ready for member in self.members)
-                if ready and left_s <= 0:
+                if ready and (left_s <= 0 or waited_for <= slow):
                     return
                 answered.wait(min(left_s, LONGEST_PAUSE_S) if left_s > 0 else None)
 
@@ -168,7 +178,7 @@ class Farm:
                 link.close()
                 return None
             first = not member.ready
-            member.ready, member.problem = True, ""
+            member.ready, member.draining, member.problem = True, False, ""
             member.slots, member.cores = link.welcome.slots, link.welcome.cores
             member.pause_s = FIRST_PAUSE_S
             self._in_use.add(link)
@@ -233,6 +243,8 @@ class Farm:
         believed."""
         with self._lock:
             told = bool(member.problem) or self._closed.is_set()
+            if member.draining:  # that it can't be reached any more is what that comes to
+                reason = coded("it is shutting down, and takes no more; start rakeserver there again", Code.DECLINES)
             member.problem = reason
             member.ready = member.ready and not for_good
             member.asked_again_at = time.monotonic() + member.pause_s

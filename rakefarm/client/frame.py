@@ -21,6 +21,8 @@ from rakefarm.client.board import (
 MAX_ROWS = 20
 FEWEST_ROWS = 4
 MAX_HOSTS = 6
+NARROWEST_HOST_NUMBERS = 23
+"""Columns of what is told of a host beside its name, without sizes."""
 
 PLAIN, DIM, BOLD = Style(), Style(dim=True), Style(bold=True)
 PHASE_STYLES = {
@@ -54,7 +56,7 @@ class Frame:
     def lines(self) -> Iterator[list[Segment]]:
         """The lines, top to bottom."""
         if self._row_lines:
-            yield [Segment(self._fit(self._heading(), self._width).rstrip(), DIM)]
+            yield [Segment(self._heading()[: self._width].rstrip(), DIM)]
             rows = self._snapshot.rows[: self._row_lines]
             for row in rows:
                 yield self._row(row)
@@ -82,6 +84,14 @@ class Frame:
         tail = "".join(reversed(chop_cells(text[::-1], tail_width)[0]))
         return set_cell_size(f"{head}{self._ellipsis}{tail}", width)
 
+    def _fit_host(self, name: str, width: int) -> str:
+        """As `_fit`, but that what is behind the last colon stays whole: hosts may differ in their ports alone."""
+        front, colon, port = name.rpartition(":")
+        room = width - len(colon + port) - len(self._ellipsis)
+        if not colon or cell_len(name) <= width or room < 1:
+            return self._fit(name, width)
+        return self._fit(f"{set_cell_size(front, room).rstrip()}{self._ellipsis}:{port}", width)
+
     def _heading(self) -> str:
         sizes = ("", "    bytes ", "     sent  received ")[self._size_columns]
         return f"action {'host':<{self._host_width}} phase      price elapsed {sizes}command"
@@ -94,8 +104,7 @@ class Frame:
         sizes = ((), (sent + received,), (sent, received))[self._size_columns]
         numbers = f"{price_text(row.price):>6} {duration_text(row.elapsed_at(self._snapshot.now_s)):>7} "
         numbers += "".join(f"{size_text(size) if size else '':>9} " for size in sizes)
-        hosts = f"{row.host} {row.copy_host}" if row.copy_host else row.host
-        front = f"{row.action:>6} {self._fit(brief_text(hosts), self._host_width)} "
+        front = f"{row.action:>6} {self._hosts_of(row)} "
         room = max(0, self._width - len(front) - len(phase) - 1 - len(numbers))
         # A host's name may hold wide characters, but its column has a fixed number of cells.
         room += len(front) - cell_len(front)
@@ -107,12 +116,19 @@ class Frame:
         ]
         return Segment.adjust_line_length(line, self._width, pad=False)
 
+    def _hosts_of(self, row: ActionRow) -> str:
+        width = self._host_width
+        if not row.copy_host:
+            return self._fit_host(brief_text(row.host), width)
+        first = self._fit_host(brief_text(row.host), (width - 1) // 2)
+        return self._fit(f"{first.rstrip()} {self._fit_host(brief_text(row.copy_host), width // 2)}", width)
+
     def _hosts(self) -> Iterator[list[Segment]]:
         hosts = self._snapshot.hosts
-        width = self._host_width + 7
+        width = max(1, min(self._host_width + 7, self._width - NARROWEST_HOST_NUMBERS))
         heading = f"{'host':<{width}} running   done    busy"
         heading += ("", "     bytes", "      sent  received")[self._size_columns]
-        yield [Segment(self._fit(heading, self._width).rstrip(), DIM)]
+        yield [Segment(heading[: self._width].rstrip(), DIM)]
         shown = len(hosts)
         if shown > min(self._host_lines, MAX_HOSTS):
             shown = min(self._host_lines - 1, MAX_HOSTS)
@@ -131,7 +147,7 @@ class Frame:
         return PHASE_STYLES["failed"] if host.state == "left out" else PLAIN if host.state == "ready" else DIM
 
     def _host(self, host: HostRow, width: int) -> str:
-        name = self._fit(brief_text(host.host), width)
+        name = self._fit_host(brief_text(host.host), width)
         if host.state == "left out":
             return f"{name} left out: {brief_text(host.reason)}"
         running = f"{host.running}/{host.slots}" if host.slots else str(host.running)

@@ -100,13 +100,13 @@ class LiveView:
                 if isinstance(event, ActionFinished):
                     self._open_action = None
                 for line in self._narrator.lines(event, row):
-                    self._say(line.painted(self._colour))
+                    self._say(line.painted(self._colour, self._terminal_size()[0]))
                 if isinstance(event, BuildStarted):
                     self._start()
                 elif isinstance(event, BuildFinished):
                     self._drawing = False
                     for line in (*summary_lines(self._board, self._summary, event), *warning_lines(self._summary)):
-                        self._say(line.painted(self._colour))
+                        self._say(line.painted(self._colour, self._terminal_size()[0]))
             if (self._pending or self._drawn) and (
                 not self._drawing
                 or self._pending_bytes > PENDING_LIMIT_BYTES

@@ -33,7 +33,7 @@ class Incoming:
         check_path(output.path)
         if any(file.path == output.path for file in self._files):
             raise UnsafePath(f"the output {show(output.path)} came twice")
-        file = self._open(output)
+        file = self._open(output.path, bool(output.mode & EXECUTABLE))
         digest = sha256()
 
         def sink(data: bytes) -> None:
@@ -50,8 +50,19 @@ class Incoming:
         if digest.digest() != output.sha256:
             raise Malformed(f"the content of the output {show(output.path)} is not what its digest says")
 
-    def _open(self, output: Output) -> Arrived:
-        directory = os.path.dirname(output.path) or b"."
+    def take(self, path: bytes, executable: bool, content: bytes) -> None:
+        """An output that is here already, of an earlier run. Raises OutputError."""
+        file = self._open(path, executable)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(file.descriptor, view) :]
+        except OSError as error:
+            raise OutputError(f"can't write {os.fsdecode(path)}: {error.strerror}") from error
+        file.size = len(content)
+
+    def _open(self, path: bytes, executable: bool) -> Arrived:
+        directory = os.path.dirname(path) or b"."
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory) or b"."
         try:
@@ -63,9 +74,9 @@ class Incoming:
                     raise
                 descriptor, name = _make_unnamed(directory)
         except OSError as error:
-            place = os.path.join(os.getcwdb(), output.path)
+            place = os.path.join(os.getcwdb(), path)
             raise OutputError(f"can't write {os.fsdecode(place)}: {error.strerror}") from error
-        file = Arrived(output.path, bool(output.mode & EXECUTABLE), descriptor, name, 0)
+        file = Arrived(path, executable, descriptor, name, 0)
         self._files.append(file)
         return file
 

@@ -25,10 +25,11 @@ from rakefarm.exitcodes import ExitStatus
 Stream = BinaryIO | TextIO | int
 MOST_UNTOLD = 256
 """Events that nothing is said of are kept until there are so many, or one that something is said of."""
+FIRST_PROGRESS_S = 2.0
 PROGRESS_S = 10.0
 PROGRESS_SHARE = 0.1
-"""A line that tells how far a build is comes after 10 s, and then after 10 s or a tenth of the time so far: soon enough
-for a person, and some fifty lines in an hour's log."""
+"""A line that tells how far a build is comes after 2, 4 and 8 s, and then after 10 s or a tenth of the time so far:
+soon enough for a person, and some fifty lines in an hour's log."""
 
 
 class ViewError(Exception):
@@ -87,6 +88,15 @@ class Channel:
     def is_terminal(self) -> bool:
         """A person may be looking."""
         return self._terminal
+
+    def columns(self) -> int:
+        """How wide the terminal is now; 0: it is none, or doesn't tell."""
+        if not self._terminal or self.descriptor is None:
+            return 0
+        try:
+            return os.get_terminal_size(self.descriptor).columns
+        except OSError:
+            return 0
 
     def same_place(self, other: "Channel") -> bool:
         """Both lead to one terminal, pipe or file, so that their bytes follow one another."""
@@ -188,16 +198,18 @@ class PlainView:
             return
         row = self._board.apply(event)
         self._summary.apply(event)
-        lines = [line.painted(self._colour) for line in self._narrator.lines(event, row)]
+        columns = self._stderr.columns()
+        lines = [line.painted(self._colour, columns) for line in self._narrator.lines(event, row)]
         if isinstance(event, BuildStarted):
             self._started_s = event.time_s
-            self._progress_due_s = math.inf if self._quiet else event.time_s + PROGRESS_S
+            self._progress_due_s = math.inf if self._quiet else event.time_s + FIRST_PROGRESS_S
         elif event.time_s >= self._progress_due_s and not isinstance(event, BuildFinished):
-            lines.append(progress_line(self._board.totals(event.time_s)).painted(self._colour))
-            self._progress_due_s = event.time_s + max(PROGRESS_S, PROGRESS_SHARE * (event.time_s - self._started_s))
+            lines.append(progress_line(self._board.totals(event.time_s)).painted(self._colour, columns))
+            elapsed_s = event.time_s - self._started_s
+            self._progress_due_s = event.time_s + min(elapsed_s, max(PROGRESS_S, PROGRESS_SHARE * elapsed_s))
         if isinstance(event, BuildFinished):
             ending = [*(() if self._quiet else summary_lines(self._board, self._summary, event))]
-            lines += [line.painted(self._colour) for line in (*ending, *warning_lines(self._summary))]
+            lines += [line.painted(self._colour, columns) for line in (*ending, *warning_lines(self._summary))]
         if lines:
             self._say("".join(lines))
 

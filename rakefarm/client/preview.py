@@ -14,6 +14,7 @@ from rakefarm.client.plain import Channel
 from rakefarm.client.plan import Plan, PlannedAction
 from rakefarm.client.quotes import Answer, ask_every_host
 from rakefarm.client.rakefile_model import Rakefile, locate
+from rakefarm.codes import brief
 from rakefarm.config import ClientSettings
 from rakefarm.embedded import EmbeddedServer
 from rakefarm.events import Stream
@@ -45,6 +46,9 @@ def preview(
         nobody: dict[str, list[PlannedAction]] = {}  # actions that no host bids for, by why
         try:
             farm.start(math.inf)
+            for member in farm.members:
+                if member.problem:
+                    _print(stderr, f"rakefarm: warning: {member.name} left out: {member.problem}")
             for part in plan.sets:
                 _print(stdout, f"{part.name}:")
                 for planned in part.actions:
@@ -52,9 +56,8 @@ def preview(
                     if planned.action.remote:
                         answers = _print_answers(planned, farm, history, settings.quote_s, stdout)
                         if not any(answer.offer for answer in answers):
-                            reason = (
-                                "; ".join(f"{each.host}: {each.reason}" for each in answers) or "there are no hosts"
-                            )
+                            reasons = [f"{each.host}: {brief(each.reason)}" for each in answers]
+                            reason = "; ".join(reasons) or "there are no hosts"
                             nobody.setdefault(reason, []).append(planned)
         finally:
             farm.close()
@@ -84,7 +87,8 @@ def _print_answers(
     answers = ask_every_host(farm, describe(planned, measured, history).task, quote_s)
     for answer in answers:
         if answer.offer is None:
-            _print(stdout, f"        {answer.host:<24} declines: {answer.reason}")
+            if answer.asked:  # else it has been told
+                _print(stdout, f"        {answer.host:<24} {answer.refusal}")
             continue
         terms = " + ".join(f"{term.name} {term.value:.3g}" for term in answer.offer.terms)
         _print(stdout, f"        {answer.host:<24} price {answer.offer.price:.3g} = {terms}")

@@ -58,7 +58,8 @@ def _print_json(answers: Sequence[Answer]) -> None:
             "price": answer.offer.price if answer.offer else None,
             "seconds": answer.offer.seconds if answer.offer else None,
             "terms": {term.name: term.value for term in answer.offer.terms} if answer.offer else {},
-            "declined": answer.reason or None,
+            "declined": answer.reason or None if answer.asked else None,
+            "problem": None if answer.asked else answer.reason,
         }
         for answer in answers
     ]
@@ -71,7 +72,7 @@ def _print_lines(answers: Sequence[Answer]) -> None:
     for answer in answers:
         name = f"{answer.host:<{width}}"
         if answer.offer is None:
-            print(f"{name}  declines: {answer.reason}")
+            print(f"{name}  {answer.refusal}")
             continue
         offer = answer.offer
         terms = " + ".join(f"{term.name} {term.value:.3g}" for term in offer.terms)

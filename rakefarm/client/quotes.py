@@ -27,11 +27,17 @@ class Question(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What a host says: an offer, or why it makes none."""
+    """What a host says: an offer, or why it makes none; or why it could not be `asked`."""
 
     host: str
     offer: Offer | None
     reason: str = ""
+    asked: bool = True
+
+    @property
+    def refusal(self) -> str:
+        """Why there is no offer, for a person."""
+        return f"{'declines' if self.asked else 'was not asked'}: {self.reason}"
 
 
 def ask_every_host(farm: Farm, task: Task, quote_s: float) -> list[Answer]:
@@ -41,14 +47,14 @@ def ask_every_host(farm: Farm, task: Task, quote_s: float) -> list[Answer]:
     for member in farm.members:
         link = farm.checkout(member) if not member.problem else None
         if link is None:
-            answers.append(Answer(member.name, None, member.problem or "closed"))
+            answers.append(Answer(member.name, None, member.problem or "closed", asked=False))
             continue
         try:
             link.ask(task)
             waiting[link.transport.socket.fileno()] = (member, link)
         except (Lost, ProtocolError) as error:
             farm.discard(link)
-            answers.append(Answer(member.name, None, explain(error)))
+            answers.append(Answer(member.name, None, explain(error), asked=False))
     deadline = time.monotonic() + quote_s
     while waiting:
         readable = wait_readable([link for _, link in waiting.values()], deadline)

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from enum import Enum
 
+from rakefarm.codes import brief
+
 PASSING_REASONS = frozenset(
     {"memory", "disk", "draining", "input_lost", "executor", "sandbox", "full", "license_in_use"}
 )
@@ -55,6 +57,7 @@ class Refusals:
         return Verdict.HOPELESS
 
     def explain(self, task: object, problems: Mapping[str, str]) -> str:
-        """Every host and why not, for a person; `problems` are those of hosts that can't be asked."""
-        reasons = {**problems, **self._lasting.get(task, {}), **self._passing.get(task, {})}
+        """Every host and why not, for a person; `problems` are those of hosts that can't be asked, told before."""
+        gone = {host: brief(problem) for host, problem in problems.items()}
+        reasons = {**gone, **self._lasting.get(task, {}), **self._passing.get(task, {})}
         return "; ".join(f"{host}: {reason}" for host, reason in reasons.items()) or "there are no hosts"

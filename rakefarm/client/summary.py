@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rakefarm.client.board import duration_text, safe_text, size_text
+from rakefarm.codes import brief
 from rakefarm.events import (
     ActionFinished,
     ActionPlaced,
@@ -47,7 +48,8 @@ class Summary:
         self._remote_queued = 0
         self._placed: dict[int, dict[str, ActionPlaced]] = {}  # by action and host
         self._alone_s = self._set_cpu_s = self._set_longest_s = 0.0
-        self._trouble = ""
+        self._trouble = self._losing = ""
+        self._guessed = False
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             BuildStarted: self._build_started,
             SetStarted: self._set_started,
@@ -88,16 +90,21 @@ class Summary:
 
     def lines(self, event: BuildFinished) -> Iterator[str]:
         """The lines below the first one, which says how the build ended."""
-        counts = [f"{self.remote} remote", f"{self.won_here} won by this machine" if self.won_here else ""]
-        if self._embedded:
-            counts = [f"{self.remote + self.won_here} on the embedded farm"]
-        counts += [f"{self.local} local"]
-        counts += [f"{self.retried} retried" if self.retried else ""]
-        counts += [f"{self.refused} refused by a full host" if self.refused else ""]
-        counts += [f"{self.copied} copied to another host" if self.copied else ""]
-        counts += [f"{self.fell_back} fell back to this machine" if self.fell_back else ""]
-        if self._remote_queued:
-            yield ", ".join(filter(None, counts))
+        places = (
+            (self.won_here, "on this machine's own farm" if self._embedded else "won by this machine"),
+            (self.fell_back, "fell back to this machine"),
+            (self.local, "local"),
+        )
+        counts = [f"{self.remote} remote"] if self.remote or self._hosts_named else []
+        counts += [f"{count} {text}" for count, text in places if count]
+        troubles = (
+            (self.retried, "retried"),
+            (self.refused, "refused by a full host"),
+            (self.copied, "copied to another host"),
+        )
+        some = [f"{count} {text}" for count, text in troubles if count]
+        if self._remote_queued and (counts or some):
+            yield ", ".join(counts) + ("; " if counts and some else "") + ", ".join(some)
         if self.remote or self.won_here:
             text = f"{size_text(self.bytes_sent)} sent, {size_text(self.bytes_received)} back"
             saved = f", {size_text(self.bytes_saved)} not sent since the hosts had it" if self.bytes_saved else ""
@@ -107,6 +114,9 @@ class Summary:
 
     def _accuracy(self) -> Iterator[str]:
         if not self.promises:
+            return
+        if self._guessed:
+            yield "times promised were guesses, since no earlier build tells of most of these commands"
             return
         from rakefarm.market.statistics import bias, median_error
 
@@ -131,6 +141,7 @@ class Summary:
 
     def _build_started(self, event: BuildStarted) -> None:
         self._hosts_named, self._embedded, self._cores = len({*event.hosts} - {LOCAL}), event.embedded, event.cores
+        self._guessed = event.expected_s is None
 
     def _set_started(self, _: SetStarted) -> None:
         self._alone_s += self._set_s()
@@ -149,7 +160,9 @@ class Summary:
             self._note_trouble(f"{event.host} declined: {event.reason}")
 
     def _host_left_out(self, event: HostLeftOut) -> None:
-        self._note_trouble(f"{event.host} left out: {event.reason}")
+        if event.host == self._losing:  # that what it ran was lost there is the same trouble
+            self._trouble, self._losing = "", ""
+        self._note_trouble(f"{event.host} left out: {brief(event.reason)}")
 
     def _action_placed(self, event: ActionPlaced) -> None:
         placed = self._placed.setdefault(event.action, {})
@@ -163,6 +176,8 @@ class Summary:
     def _action_retried(self, event: ActionRetried) -> None:
         self.retried += 1
         self._placed.get(event.action, {}).pop(event.host, None)
+        if not self._trouble:
+            self._losing = event.host
         self._note_trouble(f"{event.host}: {event.reason}")
 
     def _action_finished(self, event: ActionFinished) -> None:
@@ -177,8 +192,8 @@ class Summary:
         # Of several threads the processor time is more than it can take; then it took as long as it ran.
         self._set_longest_s = max(self._set_longest_s, min(cpu_s, event.ran_s))
         if event.host == LOCAL and not (placed is not None and _has_won(placed)):
-            self.local += 1
             self.fell_back += remote
+            self.local += not remote
             return
         if event.host == LOCAL:
             self.won_here += 1

@@ -8,7 +8,7 @@ from functools import partial
 
 from rakefarm import standard
 from rakefarm.codes import coded
-from rakefarm.commands.client_options import add_key_options, choose_hosts, client_settings
+from rakefarm.commands.client_options import add_key_options, check_key_file, choose_hosts, client_settings
 from rakefarm.commands.complaint import not_shown
 from rakefarm.commands.parser import Parser
 from rakefarm.config import FALLBACKS, ConfigError
@@ -28,7 +28,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
     parser.add_argument("-k", "--keep-going", action="store_true", help="start later sets after a failure, too")
     parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan and present quotes; run nothing")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say where each action runs and how it ends")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="say where each action runs and how it ends; -vv: and what each host asks",
+    )
     parser.add_argument(
         "--hosts",
         metavar="LIST",
@@ -39,8 +45,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--policy",
         metavar="NAME",
-        help="how hosts are chosen: plan (default), plan-no-backups, lowest, lowest-burst, random, cores, round-robin,"
-        " first, cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
+        help="how hosts are chosen: plan (default), plan-break-even, plan-no-backups, lowest, lowest-burst, random,"
+        " cores, round-robin, first, cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
     )
     parser.add_argument(
         "--require-isolation",
@@ -75,6 +81,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             os.chdir(options.directory)
         except OSError as error:
             raise ConfigError(f"-C {options.directory}: {error.strerror}") from error
+    check_key_file(options, environ)
     if options.rakefile and options.file:
         raise ConfigError(f"two Rakefiles are named, {options.file} and {options.rakefile}; name one")
     path = options.file or options.rakefile or "Rakefile"

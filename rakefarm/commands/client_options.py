@@ -62,13 +62,13 @@ def farm_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> tu
     from rakefarm.client.rakefile_model import RakefileError
 
     if options.host:
-        options.hosts = ",".join([*options.host, *([options.hosts] if options.hosts else [])])
+        options.hosts = ",".join([*options.host, *([] if options.hosts is None else [options.hosts])])
     options.jobs = options.fallback = options.policy = options.seed = options.require_isolation = None
     settings = client_settings(options, environ)
     try:
         named: tuple[Host, ...] = ()
         port = DEFAULT_PORT
-        if not options.hosts and os.path.isfile("Rakefile"):
+        if options.hosts is None and os.path.isfile("Rakefile"):
             rakefile = read_rakefile("Rakefile")
             named, port = rakefile.hosts, rakefile.port
         hosts = choose_hosts(settings, named, port)
@@ -76,6 +76,7 @@ def farm_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> tu
         raise ConfigError(str(error), error.code) from error
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error
+    check_key_file(options, environ)
     if not hosts:
         raise ConfigError("no host is named: name one, or use --hosts, RAKEFARM_HOSTS, a Rakefile or client.toml")
     return settings, hosts
@@ -106,13 +107,42 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
         changes["key_file"] = key_file
     if options.insecure:
         changes["insecure"] = True
-    given = options.hosts or environ.get("RAKEFARM_HOSTS")
+    if environ.get("RAKEFARM_RESULT_CACHE") or environ.get("RAKEFARM_RESULT_CACHE_SIZE"):
+        from rakefarm.result_cache import place_of
+
+        changes["result_cache"], changes["result_cache_size"] = place_of(settings, environ)
+    given = _named_hosts(options, environ)
     if given:
         changes["hosts"] = (given,)
     elif settings.hosts:
         # The Rakefile's own hosts come before the file's.
         changes["hosts"] = ("", *settings.hosts)
     return structs.replace(settings, **changes)
+
+
+def _named_hosts(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """The list of an option or a variable; an empty variable names nothing, as if it weren't there."""
+    name, text = "--hosts", options.hosts
+    if text is None:
+        name, text = "RAKEFARM_HOSTS", environ.get("RAKEFARM_HOSTS", "")
+        if not text:
+            return ""
+    try:
+        if parse_host_list(text):
+            return str(text)
+    except HostSyntaxError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    raise ConfigError(f"{name} {text!r} names no host: write one, for example lab1 or lab1:6238, or leave it out")
+
+
+def check_key_file(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """That the key file which the command line names can be read, also where no host needs it. Raises ConfigError."""
+    if options.key_file:
+        from rakefarm.security import keys
+
+        path = keys.find_path(options.key_file, environ)
+        if path:  # else it is "none"
+            keys.read_keys(path)
 
 
 def _whole_number(name: str, text: str) -> int:

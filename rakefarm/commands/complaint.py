@@ -4,15 +4,18 @@ from typing import TYPE_CHECKING
 
 from rakefarm import standard
 from rakefarm.codes import Code, coded
+from rakefarm.commands.parser import speaker
 from rakefarm.exitcodes import ExitStatus
 
 if TYPE_CHECKING:
     from rakefarm.client.plain import ViewError
 
 
-def complain(program: str, text: str, status: ExitStatus = ExitStatus.USAGE, code: Code = Code.CONFIGURATION) -> int:
+def complain(
+    text: str, status: ExitStatus = ExitStatus.USAGE, code: Code = Code.CONFIGURATION, program: str = "rakefarm"
+) -> int:
     """Answers the exit status."""
-    standard.say(f"{program}: error: {coded(text, code)}")
+    standard.say(f"{speaker(program)}: error: {coded(text, code)}")
     return int(status)
 
 
@@ -22,4 +25,4 @@ def not_shown(error: "ViewError") -> int:
 
     if isinstance(error, OutputClosedError):  # nobody would see a word of it
         return int(error.status)
-    return complain("rakefarm", str(error), error.status, Code.NOT_SHOWN)
+    return complain(str(error), error.status, Code.NOT_SHOWN)

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from functools import cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rakefarm.codes import Code, coded
 from rakefarm.exitcodes import ExitStatus
@@ -29,11 +29,21 @@ class Parser(argparse.ArgumentParser):
         # argparse makes one for every option, and without a width each imports shutil, with all its compressors.
         return argparse.HelpFormatter(self.prog, width=_columns() - 2)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever, but that words which nobody knows are a mistake of the subcommand that they were given to."""
+        options, unknown = self.parse_known_args(args, namespace)  # type: ignore[no-untyped-call]
+        if unknown:
+            getattr(options, "parser", self).error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
+
     def error(self, message: str) -> NoReturn:
-        self.exit(
-            int(ExitStatus.USAGE),
-            f"{self.prog}: error: {coded(f'{message}; see {self.prog} --help', Code.COMMAND_LINE)}\n",
-        )
+        text = coded(f"{message}; see {self.prog} --help", Code.COMMAND_LINE)
+        self.exit(int(ExitStatus.USAGE), f"{speaker(self.prog)}: error: {text}\n")
+
+
+def speaker(program: str) -> str:
+    """Who a line of ours begins with: all that a client says is of rakefarm, all that a server says of rakeserver."""
+    return "rakeserver" if program in ("rakeserver", "rakefarm serve") else "rakefarm"
 
 
 @cache

@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping
 from functools import partial
 
-from rakefarm.commands.client_options import add_key_options, choose_hosts, client_settings
+from rakefarm.codes import Code
+from rakefarm.commands.client_options import add_key_options, check_key_file, choose_hosts, client_settings
 from rakefarm.commands.complaint import complain
 from rakefarm.config import ConfigError
 from rakefarm.hosts import HostSyntaxError
@@ -40,13 +41,14 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         named, port = (rakefile.hosts, rakefile.port) if rakefile else ((), DEFAULT_PORT)
         hosts = choose_hosts(settings, named, port)
     except RakefileError as error:
-        return complain("rakefarm", str(error), code=error.code)
+        return complain(str(error), code=error.code)
     except HostSyntaxError as error:
         raise ConfigError(f"hosts: {error}") from error
     if not options.words:
-        raise ConfigError("no command is given; say, rakefarm quote cc -c main.c")
+        raise ConfigError("no command is given; say, rakefarm quote cc -c main.c", Code.COMMAND_LINE)
     if not hosts:
         raise ConfigError("no host is named: use --hosts, RAKEFARM_HOSTS, a Rakefile or client.toml")
+    check_key_file(options, environ)
     return quote(
         " ".join(options.words),
         options.requires,

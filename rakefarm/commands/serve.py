@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 
-from rakefarm import logs
+from rakefarm import logs, standard
 from rakefarm.commands.complaint import complain
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.server.options import add_arguments, settings_from
@@ -33,7 +33,8 @@ def _selftest() -> int:
     from rakefarm.server.selftest import SelftestFailed, attack_levels
 
     try:
-        good = show(attack_levels(), print)
+        reports = attack_levels(tell=lambda text: standard.say(f"rakeserver: selftest: {text}"))
+        good = show(reports, print)
     except SelftestFailed as failure:
-        return complain("rakeserver", str(failure))
+        return complain(str(failure), program="rakeserver")
     return int(ExitStatus.OK if good else ExitStatus.ACTION_FAILED)

@@ -304,5 +304,5 @@ def serve(
         return int(Listener(settings, reload, watch_stdin, shared_slots, job_servers).run())
     except StartError as error:
         with contextlib.suppress(OSError):
-            print(f"rakeserver: {coded(str(error), Code.SERVER_START)}", file=sys.stderr, flush=True)
+            print(f"rakeserver: error: {coded(str(error), Code.SERVER_START)}", file=sys.stderr, flush=True)
         return int(ExitStatus.USAGE)

@@ -50,15 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
     parser.add_argument("--selftest", action="store_true", help="show what each level of isolation stops here, and end")
-    parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
-    parser.add_argument("--shared-slots", metavar="FILE", help="take slots from this fifo, which others share")
-    parser.add_argument(
-        "--job-server",
-        metavar="AUTH",
-        action="append",
-        default=[],
-        help="run a command only with a token of a make's job server, R,W or fifo:PATH; may be repeated",
-    )
+    # For who starts a server for a while: a build on this machine, the selftest, tests. End when standard input ends;
+    # take slots from this fifo, which others share; run a command only with a token of each of these job servers.
+    parser.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--shared-slots", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--job-server", metavar="AUTH", action="append", default=[], help=argparse.SUPPRESS)
 
 
 def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> ServerSettings:

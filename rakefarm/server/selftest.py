@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, structs
 
@@ -77,13 +77,17 @@ class LevelReport(Struct, frozen=True):
         return rank(self.level) >= rank(attack.stopped_from)
 
 
-def attack_levels(levels: Sequence[str] = tuple(LEVELS), attacks: Sequence[Attack] = ATTACKS) -> list[LevelReport]:
-    """Attack a server at each of the levels. Raises SelftestFailed."""
+def attack_levels(
+    levels: Sequence[str] = tuple(LEVELS),
+    attacks: Sequence[Attack] = ATTACKS,
+    tell: Callable[[str], object] = lambda _: None,
+) -> list[LevelReport]:
+    """Attack a server at each of the levels; `tell` what is done meanwhile. Raises SelftestFailed."""
     place = tempfile.mkdtemp(prefix="rakefarm-selftest-", dir=choose_root("", ""))
     try:
         os.chmod(place, 0o711)  # nosec B103 # other uids pass through, and can't look
         program = _compile(place)
-        return [_attack_level(level, attacks, program, place) for level in levels]
+        return [_attack_level(level, attacks, program, place, tell) for level in levels]
     finally:
         remove_tree(place)
 
@@ -108,7 +112,10 @@ def _quote(word: str) -> str:
     return shlex.quote(word)
 
 
-def _attack_level(level: str, attacks: Sequence[Attack], program: bytes, place: str) -> LevelReport:
+def _attack_level(
+    level: str, attacks: Sequence[Attack], program: bytes, place: str, tell: Callable[[str], object]
+) -> LevelReport:
+    tell(f"{level}: a server starts")
     here = os.path.join(place, level)
     os.mkdir(here)
     os.chmod(here, 0o711)  # nosec B103 # the same
@@ -121,7 +128,8 @@ def _attack_level(level: str, attacks: Sequence[Attack], program: bytes, place: 
             scene = stack.enter_context(_scene(here, canary, uid))
             other.begin(f"echo {scene.needle} > private; touch begun; sleep 600")
             succeeded = {}
-            for attack in attacks:
+            for number, attack in enumerate(attacks, 1):
+                tell(f"{level}: attack {number} of {len(attacks)}: {attack.name}")
                 scene = structs.replace(scene, boxes=_boxes(here))
                 answer = client.run(command_of(attack, scene), attack.timeout_s)
                 succeeded[attack.name] = attack.succeeded(scene, answer)
@@ -164,7 +172,7 @@ def _server(level: str, here: str, canary: str) -> Iterator[tuple[tuple[str, int
             yield (host.strip("[]"), int(port)), ""
         else:
             with open(log, encoding="utf-8", errors="replace") as file:
-                yield None, file.read().strip().rpartition("\n")[2].removeprefix("rakeserver: ")
+                yield None, file.read().strip().rpartition("\n")[2].removeprefix("rakeserver: error: ")
     finally:
         server.stdin.close()
         server.wait()

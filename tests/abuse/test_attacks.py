@@ -32,7 +32,12 @@ def check(reports: Sequence[LevelReport]) -> None:
 
 
 def test_the_core_of_them() -> None:
-    reports = attack_levels(attacks=[attack for attack in ATTACKS if attack.name in CORE])
+    told: list[str] = []
+    attacks = [attack for attack in ATTACKS if attack.name in CORE]
+    reports = attack_levels(attacks=attacks, tell=told.append)
+    for report in reports:
+        if not report.problem:
+            assert f"{report.level}: attack {len(attacks)} of {len(attacks)}: {attacks[-1].name}" in told
     check(reports)
     assert {len(report.succeeded) for report in reports if not report.problem} == {len(CORE)}
 

@@ -130,6 +130,31 @@ def test_the_bar_counts_and_tells_the_rest_only_when_it_can():
     assert drawn([*build(), *ended], 80)[-1].startswith("━" * 6 + "─" * 6 + " 5000")
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("fancy", [True, False])
+def test_hosts_that_differ_in_their_port_alone_are_told_apart(width, fancy):
+    names = ["127.0.0.1:41783", "machine-7.laboratory.example:41784", "[2001:db8::1234:5678]:41785"]
+    events = [BuildStarted(rakefile="R", actions=9, sets=1, hosts=tuple(names))]
+    for number, name in enumerate(names):
+        events.append(ActionQueued(action=number, set_name="s", line=number, command="cc", remote=True))
+        events.append(ActionPlaced(action=number, host=name, price=1.234))
+    lines = drawn(events, width, fancy=fancy)
+    for name in names:
+        assert sum(f":{name.rpartition(':')[2]} " in line for line in lines) == 2, lines
+    assert drawn([*events, ActionPlaced(action=0, host=names[1], price=1.0, backup=True)], width, fancy=fancy)
+
+
+@pytest.mark.parametrize("width", [40, 48, 60, 80, 200])
+def test_headings_stand_above_their_columns(width):
+    lines = drawn(build(), width)
+    actions, hosts = lines[0], next(line for line in lines if line.startswith("host"))
+    below = lines[lines.index(hosts) + 1]
+    assert lines[1][actions.index("phase") :].startswith("running ")
+    assert lines[1][: actions.index("price") + len("price")].endswith(" 1.23")
+    assert below[: hosts.index("running") + len("running")].endswith("/4")
+    assert below[: hosts.index("busy") + len("busy")].endswith(" s")
+
+
 def test_a_terminal_without_unicode_gets_ascii():
     text = "".join(drawn(build(command="c" * 500), 80, fancy=False))
     assert text.isascii() and "..." in text
@@ -317,7 +342,7 @@ def test_the_end_leaves_a_summary_and_no_table(terminal, clock, view):
     assert lines[0].startswith("failed: ")
     assert lines[1:] == [
         "rakefarm: 3 actions, 1 failed in 9.0 s",
-        "  3 remote, 0 local",
+        "  3 remote",
         "  65.9 MiB sent, 2.4 KiB back",
         "  lab0:6238      2 actions    1.5 s busy   33.0 MiB sent    1.2 KiB back",
         "  lab1:6238       1 action    1.5 s busy   33.0 MiB sent    1.2 KiB back",

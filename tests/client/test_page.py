@@ -78,7 +78,7 @@ def test_it_says_what_there_was(path: Path) -> None:
     text = " ".join(Elements(path).text.split())
     for part in (
         "failed: 3 actions, 1 failed, 1 not started in 2.8 s",
-        "2 remote, 1 local, 1 retried, 1 refused by a full host, 1 fell back to this machine",
+        "2 remote, 1 fell back to this machine; 1 retried, 1 refused by a full host",
         "left out: connection reset",
         "base 1 + memory 0.25",
         f"{LAB2} at 1.50",

@@ -21,8 +21,10 @@ from rakefarm.events import (
 HOSTS = ("lab1:6238", "lab2:6238")
 
 
-def started(hosts=HOSTS, cores=2, embedded=False):
-    return BuildStarted(rakefile="R", actions=4, sets=1, hosts=hosts, cores=cores, embedded=embedded)
+def started(hosts=HOSTS, cores=2, embedded=False, expected_s=1.0):
+    return BuildStarted(
+        rakefile="R", actions=4, sets=1, hosts=hosts, cores=cores, embedded=embedded, expected_s=expected_s
+    )
 
 
 def queued(action, remote=True):
@@ -70,7 +72,7 @@ def test_counts_and_bytes():
         finished(4, "local"),
     )
     assert told[:2] == [
-        "2 remote, 2 local, 1 retried, 1 refused by a full host, 1 fell back to this machine",
+        "2 remote, 1 fell back to this machine, 1 local; 1 retried, 1 refused by a full host",
         "2.0 KiB sent, 1.0 KiB back, 5.0 KiB not sent since the hosts had it",
     ]
 
@@ -81,6 +83,11 @@ def test_promises_are_held_against_what_came_of_them():
         events += [placed(action, seconds=2.0), finished(action, time_s=took)]
     assert lines(*events)[-1] == "times promised were 50% off (median of 3), right on the whole"
     assert lines(started(cores=0), queued(1), placed(1), finished(1, outcome="failed"))[1:] == ["0 B sent, 0 B back"]
+
+
+def test_a_first_build_is_not_blamed_for_its_guesses():
+    events = [started(cores=0, expected_s=None), queued(1), placed(1, seconds=2.0), finished(1, time_s=0.1)]
+    assert lines(*events)[-1] == "times promised were guesses, since no earlier build tells of most of these commands"
 
 
 def test_time_saved_is_the_best_that_this_machine_could_do_set_by_set():
@@ -120,6 +127,15 @@ REFUSED = HostLeftOut(host="lab1:6238", reason="refused")
             "lost\\x1b",
         ),
         ([started(), queued(1)], "the build ended before"),
+        (  # one trouble with one host, told in one way
+            [
+                *[started(), queued(1), placed(1)],
+                ActionRetried(action=1, host="lab1:6238", reason="executor: the executor was killed"),
+                HostLeftOut(host="lab1:6238", reason="the server closed the connection; look at its log [RF115]"),
+                finished(1, "", outcome="not_run", detail="no server can run it: lab1:6238: the server closed it"),
+            ],
+            "lab1:6238 left out: the server closed the connection [RF115]",
+        ),
     ],
 )
 def test_nothing_ran_remotely_and_the_first_reason(events, reason):
@@ -148,10 +164,10 @@ def test_what_this_machine_has_won_is_no_local_action():
         *[finished(1, "local"), finished(2, "local")],
     )
     assert (summary.remote, summary.won_here, summary.local, summary.fell_back) == (0, 1, 1, 0)
-    assert next(iter(summary.lines(ended()))) == "0 remote, 1 won by this machine, 1 local"
+    assert next(iter(summary.lines(ended()))) == "1 won by this machine, 1 local"
     assert summary.nothing_ran_remotely == ""  # no other host was named
     embedded = [started(("local",), embedded=True), queued(1), placed(1, "local"), finished(1, "local")]
-    assert lines(*embedded)[0] == "1 on the embedded farm, 0 local"
+    assert lines(*embedded)[0] == "1 on this machine's own farm"
     events = [started(("local", "lab1:6238")), queued(1), placed(1, "local"), finished(1, "local")]
     assert summary_of(*events).nothing_ran_remotely.endswith("a host was named: this machine had the lowest price")
 
@@ -161,5 +177,5 @@ def test_a_copy_is_no_refusal_and_the_first_keeps_its_promise():
     events = [started(cores=0), queued(1), placed(1, seconds=6.0), backup]
     ending = [CopyEnded(action=1, host="lab2:6238", reason="superseded", time_s=6.0), finished(1, time_s=6.0)]
     told = lines(*events, *ending)
-    assert told[0] == "1 remote, 0 local, 1 copied to another host"
+    assert told[0] == "1 remote; 1 copied to another host"
     assert told[-1] == "times promised were 0% off (median of 1), right on the whole"

@@ -172,6 +172,8 @@ def is_refused(server: Server) -> bool:
         Client(server.host, server.port).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it came while the socket was closed
+        return False
     return False
 
 

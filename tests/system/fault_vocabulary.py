@@ -277,7 +277,7 @@ class Cable:
     """A network of two machines: here, in namespaces of their own, connected by a cable that can be cut."""
 
     def __init__(self) -> None:
-        self._ends = [subprocess.Popen(["unshare", "-n", "sleep", "3600"]) for _ in range(2)]
+        self._ends = [subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE) for _ in range(2)]
         here = os.readlink("/proc/self/ns/net")
         wait_until(lambda: all(os.readlink(f"/proc/{end.pid}/ns/net") != here for end in self._ends), "namespaces")
         self.here, self.there = (in_network_of(end.pid) for end in self._ends)
@@ -303,7 +303,8 @@ class Cable:
     def close(self) -> None:
         """The kernel takes the rest."""
         for end in self._ends:
-            end.kill()
+            assert end.stdin is not None
+            end.stdin.close()  # which is also what happens when we are killed
             end.wait()
 
 

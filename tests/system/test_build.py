@@ -128,7 +128,7 @@ def test_a_wrong_use_is_2(project: Project) -> None:
     project.rakefile("a:", "touch ran")
     built = project.build("-j", "0")
     assert built.status == 2
-    assert built.stderr == b"rake-p: error: -j 0: not a whole number from 1 to 4096 [RF002]\n"
+    assert built.stderr == b"rakefarm: error: -j 0: not a whole number from 1 to 4096 [RF002]\n"
     assert project.made() == set()
 
 
@@ -230,8 +230,10 @@ def test_a_dry_run_of_what_no_server_can_run_ends_as_the_build_would(project: Pr
     project.rakefile("one:", "remote-touch a", "remote-touch b", "remote-touch c", "touch d")
     built = project.build("-n", "--hosts", "127.0.0.1:1")
     assert built.status == 3 and b"touch d" in built.stdout
-    (line,) = built.stderr.decode().splitlines()
-    assert line.startswith("rakefarm: error: no server can run line 2 and 2 more: 127.0.0.1:1: connection refused")
+    warning, line = built.stderr.decode().splitlines()
+    assert warning.startswith("rakefarm: warning: 127.0.0.1:1 left out: connection refused; is rakeserver running")
+    assert line == "rakefarm: error: no server can run line 2 and 2 more: 127.0.0.1:1: connection refused [RF103]"
+    assert b"declines" not in built.stdout and b"refused" not in built.stdout, "who is not asked declines nothing"
     project.rakefile("one:", "remote-touch a", "remote-touch b", "> needs gpu")
     built = project.build("-n", hosts=farm)
     assert built.status == 3 and b"needs gpu" in built.stderr and built.stdout.count(b"price") == len(farm)

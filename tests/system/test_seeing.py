@@ -1,12 +1,14 @@
 """What is seen of real builds: trace, report, `why` and the summary agree with the events; also when a build is stopped."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 
-from farm_vocabulary import Project
-from server_vocabulary import Server
+import pytest
+from farm_vocabulary import Project, small_disks_work
+from server_vocabulary import Server, StartServer
 
 WHY = (sys.executable, "-m", "rakefarm", "why")
 
@@ -69,6 +71,34 @@ def test_a_build_that_is_killed_leaves_neither(project: Project, farm: tuple[Ser
     client.process.communicate()
     assert not list(project.scratch.glob("*.json")) and not list(project.scratch.glob("*.html"))
     assert not list(project.scratch.glob(".rakefarm-*"))
+
+
+@pytest.mark.skipif(not small_disks_work(), reason="no mount namespaces here")
+def test_what_ran_remotely_did_so_though_its_output_found_no_place(project: Project, farm: tuple[Server, ...]) -> None:
+    project.rakefile("make:", "remote-echo > made", ">requires")
+    unshare = ["unshare", "-m"] if not os.geteuid() else ["unshare", "-Urm"]
+    script = 'mount --bind . . && mount -o remount,ro,bind . && cd "$PWD" && exec "$@"'
+    built = project.build(hosts=farm[:1], prefix=[*unshare, "sh", "-c", script, "sh"])
+    assert built.status == 1 and built.says("can't write") and built.says("[RF207]")
+    assert built.says("1 remote") and not built.says("nothing ran remotely"), built.stderr
+    assert built.says("failed: set 'make', line 2: echo > made") and built.says(f" on {farm[0].address} [RF207]")
+
+
+def test_a_server_that_shuts_down_is_said_to(project: Project, start_server: StartServer) -> None:
+    mark = project.scratch / "mark"
+    wait = f"remote-while [ ! -e {mark} ]; do sleep 0.02; done"
+    project.rakefile("make:", wait, ">requires", f"{wait} # 2", ">requires")
+    server = start_server("--slots", "1")
+    client = project.start(hosts=[server])
+    client.wait_for("action_phase", phase="running")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("draining")
+    mark.touch()
+    built = client.end()
+    assert built.status == 3
+    assert built.says(f"{server.address} left out: it is shutting down, and takes no more; start"), built.stderr
+    assert built.says(f"no server can run it: {server.address}: it is shutting down, and takes no more [RF126]")
+    assert not built.says("refused") and not built.says("closed")
 
 
 def test_nothing_ran_remotely_is_said_whatever_is_shown(project: Project) -> None:
