@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from identical import FLAGS, fetch
+from identical import FLAGS
 
 COMPILES = "compiles.mk"
 SOURCES = "deb-src http://deb.debian.org/debian {release} main\n"
@@ -77,18 +77,6 @@ def from_database(name: str, build: str) -> Work:
     return _write(name, build, commands)
 
 
-def lua(directory: str) -> Work:
-    """Lua 5.4, of the source distribution of the package `lupa`. Raises NotFetched."""
-    place = os.path.join(directory, "lua")
-    try:
-        shutil.copytree(fetch(directory), place)
-    except (subprocess.CalledProcessError, IndexError, ValueError) as error:
-        raise NotFetched(f"lupa from the Python Package Index: {error}") from error
-    left_out = ("onelua.c", "ltests.c", "luac.c")
-    names = sorted(name for name in os.listdir(place) if name.endswith(".c") and name not in left_out)
-    return _write("Lua", place, [(f"{name[:-2]}.o", name, f"gcc {FLAGS} -c {name} -o {name[:-2]}.o") for name in names])
-
-
 def debian_source(directory: str, name: str) -> str:
     """Fetch and unpack a Debian source package; answers its directory. Lists of sources of our own are used, so nothing
     of the system changes. Raises NotFetched."""
@@ -108,6 +96,13 @@ def debian_source(directory: str, name: str) -> str:
         raise NotFetched(f"the Debian source package {name}: {error}") from error
     (unpacked,) = [entry.path for entry in os.scandir(place) if entry.is_dir()]
     return unpacked
+
+
+def lua(directory: str) -> Work:
+    """Lua 5.4, of the Debian source package. Raises NotFetched."""
+    place = os.path.join(debian_source(directory, "lua5.4"), "src")
+    names = sorted(name for name in os.listdir(place) if name.endswith(".c") and name != "luac.c")
+    return _write("Lua", place, [(f"{name[:-2]}.o", name, f"gcc {FLAGS} -c {name} -o {name[:-2]}.o") for name in names])
 
 
 def leveldb(directory: str) -> Work:
