@@ -77,9 +77,9 @@ def from_database(name: str, build: str) -> Work:
     return _write(name, build, commands)
 
 
-def debian_source(directory: str, name: str) -> str:
-    """Fetch and unpack a Debian source package; answers its directory. Lists of sources of our own are used, so nothing
-    of the system changes. Raises NotFetched."""
+def _apt_source(directory: str, name: str, *options: str) -> str:
+    """Fetch a Debian source package; answers the directory that it is in. Lists of sources of our own are used, so
+    nothing of the system changes. Raises NotFetched."""
     lists, place = os.path.join(directory, "apt"), os.path.join(directory, f"source-{name}")
     os.makedirs(os.path.join(lists, "partial"), exist_ok=True)
     os.makedirs(place)
@@ -88,14 +88,27 @@ def debian_source(directory: str, name: str) -> str:
     sources = os.path.join(directory, "sources.list")
     with open(sources, "w", encoding="ascii") as file:
         file.write(SOURCES.format(release=release))
-    options = [f"-oDir::Etc::sourcelist={sources}", "-oDir::Etc::sourceparts=/dev/null", f"-oDir::State::lists={lists}"]
+    own = [f"-oDir::Etc::sourcelist={sources}", "-oDir::Etc::sourceparts=/dev/null", f"-oDir::State::lists={lists}"]
     try:
-        for words in (["update"], ["source", name]):
-            subprocess.run(["apt-get", "-q", *options, *words], cwd=place, check=True, capture_output=True, timeout=300)
+        for words in (["update"], ["source", *options, name]):
+            subprocess.run(["apt-get", "-q", *own, *words], cwd=place, check=True, capture_output=True, timeout=300)
     except (OSError, subprocess.SubprocessError) as error:
         raise NotFetched(f"the Debian source package {name}: {error}") from error
+    return place
+
+
+def debian_source(directory: str, name: str) -> str:
+    """Fetch and unpack a Debian source package; answers its directory. Raises NotFetched."""
+    place = _apt_source(directory, name)
     (unpacked,) = [entry.path for entry in os.scandir(place) if entry.is_dir()]
     return unpacked
+
+
+def debian_archive(directory: str, name: str) -> str:
+    """Fetch a Debian source package; answers the path of its archive as the authors made it. Raises NotFetched."""
+    place = _apt_source(directory, name, "--download-only")
+    (archive,) = [entry.path for entry in os.scandir(place) if ".orig.tar." in entry.name and entry.name[-4:] != ".asc"]
+    return archive
 
 
 def lua(directory: str) -> Work:
