@@ -22,6 +22,8 @@ from peers.ways import Way, rakefarm, rakeserver
 from peers.works import NotFetched, debian_source
 
 JOBS = "-j4"
+GENERATED = "ACLOCAL=: AUTOMAKE=: AUTOCONF=: AUTOHEADER=: MAKEINFO=:"
+"""Debian's patches make generated files look out of date; they are there, as the authors have shipped them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ PROJECTS = {
     for each in (
         Project("libtommath", "true", f"make {JOBS} test", "./test", "make clean"),
         Project(
-            "gzip", "FORCE_UNSAFE_CONFIGURE=1 ./configure --quiet", f"make {JOBS}", f"make {JOBS} check",
+            "gzip", "FORCE_UNSAFE_CONFIGURE=1 ./configure --quiet", f"make {JOBS} {GENERATED}", f"make {JOBS} {GENERATED} check",
             "make distclean", ("lib/config.h",),
         ),
         Project(

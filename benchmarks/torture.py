@@ -3,8 +3,8 @@
     python3 benchmarks/torture.py [FILES]
 
 The sources are those of gcc.c-torture (compile and execute) in the Debian source package of gcc 12, some 90 MB, fetched
-with apt-get and removed in the end. Of each of FILES (default: 400, spread over all of them) exit status, standard output
-and error, and the object must be the same as the compiler's, byte for byte, with -O2 and with -O0 -g.
+with apt-get and removed in the end. Of each of FILES (default: 400, spread over all of them) exit status, both outputs
+and the object must be the same as the compiler's, byte for byte, with -O2 and with -O0 -g.
 """
 
 import collections

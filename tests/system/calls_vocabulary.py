@@ -50,7 +50,11 @@ class Calls:
     def start(self, *words: str, env: Mapping[str, str] | None = None, where: str = ".") -> "subprocess.Popen[bytes]":
         variables = self.environment(env)
         return subprocess.Popen(
-            [*self.prefix, *CC, *words], cwd=self.path / where, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*self.prefix, *CC, *words],
+            cwd=self.path / where,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def call(self, *words: str, env: Mapping[str, str] | None = None, where: str = ".") -> tuple[int, bytes, bytes]:
