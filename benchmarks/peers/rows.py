@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -247,3 +248,6 @@ def run(names: Sequence[str], bench: Bench) -> None:
             ROWS[name](bench)
         except (Absent, NotFetched) as reason:
             print(f"  not measured: {reason}", flush=True)
+        except subprocess.CalledProcessError as error:
+            said = (error.stderr or b"").decode(errors="replace")[-1000:]
+            print(f"  not measured: {' '.join(error.cmd)}: exit {error.returncode}\n{said}", flush=True)

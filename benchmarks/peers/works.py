@@ -114,6 +114,8 @@ def debian_archive(directory: str, name: str) -> str:
 def lua(directory: str) -> Work:
     """Lua 5.4, of the Debian source package. Raises NotFetched."""
     place = os.path.join(debian_source(directory, "lua5.4"), "src")
+    with open(os.path.join(place, "lua5.4-deb-multiarch.h"), "w", encoding="ascii") as file:
+        file.write('#define DEB_HOST_MULTIARCH "x86_64-linux-gnu"\n')  # Debian's build generates it
     names = sorted(name for name in os.listdir(place) if name.endswith(".c") and name != "luac.c")
     return _write("Lua", place, [(f"{name[:-2]}.o", name, f"gcc {FLAGS} -c {name} -o {name[:-2]}.o") for name in names])
 
