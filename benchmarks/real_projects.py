@@ -45,7 +45,7 @@ PROJECTS = {
         Project("libtommath", "true", f"make {JOBS} test", "./test", "make clean"),
         Project(
             "gzip", "FORCE_UNSAFE_CONFIGURE=1 ./configure --quiet", f"make {JOBS} {GENERATED}",
-            f"make {JOBS} {GENERATED} check", "make distclean", ("lib/config.h",),
+            f"make {JOBS} {GENERATED} check", f"make {GENERATED} distclean", ("lib/config.h",),
         ),
         Project(
             "pugixml", "cmake -S . -B build -G Ninja -DBUILD_TESTING=ON -DPUGIXML_BUILD_TESTS=ON",
