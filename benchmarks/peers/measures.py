@@ -15,7 +15,6 @@ from farm import ENVIRONMENT
 from peers.ways import Way
 from peers.works import COMPILES, Work
 
-
 LIMIT_S = 200
 """A build that takes longer never ends: icecream waits for a host whose load it thinks is too high, for one."""
 
