@@ -13,6 +13,7 @@ from functools import partial
 
 from msgspec import Struct, structs
 
+from rakefarm import transport
 from rakefarm.capture import Capture
 from rakefarm.cc import depfile, layout
 from rakefarm.cc.closure import Closure
@@ -41,6 +42,10 @@ from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
 
 ATTEMPTS = 3
+SOON_S = 0.4
+"""Within this time a host's kernel acknowledges what it was sent, or its packets are lost."""
+ENTRY_BYTES, BUFFERED_BYTES = 80, 32 << 10
+"""What an input takes in an order besides its path; and what any receiver's buffers hold."""
 OWN_HEADERS = "headers like ours"
 """What a host lacks that is sent the system's headers, too."""
 SAME_NEED = Need("same", layout.SAME_PATH.decode())
@@ -245,7 +250,9 @@ class _Attempts:
         stdout, stderr, incoming = Capture(), Capture(), Incoming()
         try:
             self._cancel.use(link)
-            executed = remote.execute(self._order(), place.member, link, incoming, stdout, stderr, _tell_nobody)
+            executed = remote.execute(
+                self._order(), place.member, link, incoming, stdout, stderr, self._limit_silence(link)
+            )
             link.acknowledge()
             result = executed.result
             if result.outcome != "exited" or result.status:
@@ -277,6 +284,21 @@ class _Attempts:
             stderr.close()
             if link is not None:
                 self._give_back(place, link)
+
+    def _limit_silence(self, link: Link) -> remote.PhaseListener:
+        """Have the order acknowledged soon by the host's kernel, however busy the host is; what the link does in later
+        phases may take its time. A long order is left alone, since who can't read it yet fills buffers."""
+        sock = link.transport.socket
+        order_bytes = len(self._package.command) + sum(
+            [len(entry.path) + ENTRY_BYTES for entry in self._package.entries]
+        )
+        transport.limit_unacknowledged(sock, SOON_S if order_bytes < BUFFERED_BYTES else transport.UNACKNOWLEDGED_S)
+
+        def tell(phase: str, _cpu_s: float, _memory_bytes: int) -> None:
+            if phase == "sending":
+                transport.limit_unacknowledged(sock, transport.UNACKNOWLEDGED_S)
+
+        return tell
 
     def _give_back(self, place: Place, link: Link) -> None:
         self._cancel.use(None)
@@ -355,7 +377,3 @@ def _holds(descriptor: int, text: bytes) -> bool:
         return False
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
         return content.find(text) >= 0
-
-
-def _tell_nobody(_phase: str, _cpu_s: float, _memory_bytes: int) -> None:
-    """Nobody watches single phases."""
