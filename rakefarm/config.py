@@ -149,12 +149,16 @@ class ClientSettings(Struct, frozen=True):
     quote_s: Wait = 3.0
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 4
     require_isolation: Annotated[str, Rule(lambda value: value in LEVELS, ", ".join(LEVELS))] = "none"
+    minimum_rate: Annotated[int, Meta(ge=0)] = 1 << 10
+    output_size: Annotated[int, Meta(ge=0)] = 16 << 30
     policy: str = "plan"
     seed: int | None = None
     environment: Names = ()
     ledger: bool = True
     ledger_size: Annotated[int, Rule(lambda value: not value or value >= 65536, "0, or 64K and more")] = 32 << 20
     ledger_hash: bool = False
+    result_cache: Directory = ""
+    result_cache_size: int = 5 << 30
     key_file: str = ""
     key_name: str = ""
     tls_certificate: str = ""

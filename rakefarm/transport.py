@@ -40,6 +40,15 @@ class Pace(Struct, frozen=True):
     bytes_per_s: float
     grace_s: float
 
+    def allowed_s(self, received: int) -> float:
+        """How long so many bytes may have taken."""
+        return self.grace_s + received / self.bytes_per_s
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with a peer that takes longer."""
+        return f"it sends fewer than {self.bytes_per_s:g} bytes a second"
+
 
 class Lost(Exception):
     """The peer is gone or silent; the text says which, for a person."""
@@ -67,6 +76,9 @@ class Transport:
         self.pace: Pace | None = None
         """How fast a message must come once it has begun; None: at any rate."""
         self._tls: TlsStream | None = None
+        self._begun: tuple[float, int] | None = None
+        self._due: float | None = None
+        """When the peer's pace has the next read end, where that is before the time limit of a read."""
         self._timeout_s = 0.0
         self._deadline: float | None = None
         self._gathered = bytearray()
@@ -195,15 +207,21 @@ class Transport:
         return event
 
     def _keep_pace(self, began: float, before: int) -> None:
-        if self.pace is not None and self._deadline is None:
-            allowed_s = self.pace.grace_s + (self.received - before) / self.pace.bytes_per_s
-            self._wait_at_most(
-                began + allowed_s - time.monotonic(), f"it sends fewer than {self.pace.bytes_per_s:g} bytes a second"
-            )
+        if self.pace is None or self._deadline is not None:
+            return
+        due = began + self.pace.allowed_s(self.received - before)
+        left_s = due - time.monotonic()
+        if not self._timeout_s or left_s < self._timeout_s:
+            self._wait_at_most(left_s, self.pace.complaint)
+            self._due = due
+        else:
+            self._end_pace()
 
     def _end_pace(self) -> None:
-        if self.pace is not None and self._deadline is None:
+        """A read may take as long as ever."""
+        if self._due is not None:
             self.set_timeout(self._timeout_s)
+            self._due = None
 
     def wait_readable(self, seconds: float) -> bool:
         """Whether something is there to receive within this time."""
@@ -224,7 +242,19 @@ class Transport:
         if event is None and self.connection.ended:
             raise Lost("the peer closed the connection")
         assert not isinstance(event, Body), "read the body before the next message"
+        if readable or event is not None:
+            self._check_pace(begun=event is None)
         return event
+
+    def _check_pace(self, begun: bool) -> None:
+        """Of a message that comes bit by bit, and is not waited for."""
+        now = time.monotonic()
+        if self.pace is None or not begun:
+            self._begun = None
+        elif self._begun is None:
+            self._begun = now, self.received
+        elif now > self._begun[0] + self.pace.allowed_s(self.received - self._begun[1]):
+            raise Lost(self.pace.complaint)
 
     def receive_body(self, sink: Callable[[bytes], object]) -> None:
         """The body of the message just received, piece by piece into `sink`. Raises as `receive`."""
@@ -237,8 +267,7 @@ class Transport:
             else:
                 assert isinstance(event, Body)
                 sink(event.data)
-        if self.received > before:
-            self._end_pace()
+        self._end_pace()
 
     def _read(self) -> None:
         if self._deadline is not None:
@@ -247,7 +276,8 @@ class Transport:
             body = self.connection.incoming_body > RECEIVE_BYTES
             data = (self._tls or self.socket).recv(RECEIVE_BODY_BYTES if body else RECEIVE_BYTES)
         except OSError as error:
-            raise Lost(_why(error)) from error
+            late = self.pace is not None and self._due is not None and time.monotonic() >= self._due - 1e-3
+            raise Lost(self.pace.complaint if late and self.pace else _why(error)) from error
         if data is not None:  # TLS had something to say to itself, or not yet a whole record
             self.received += len(data)
             self.connection.receive_data(data)

@@ -19,6 +19,8 @@ from rakefarm.cc.reasons import Local, Reason
 
 ALWAYS_INCLUDED = Include(b"stdc-predef.h", quoted=False)
 """What gcc includes before everything else where the C library has one (gcc's `glibc-c.cc`)."""
+PRECOMPILED = (b".gch", b".pch")
+"""What gcc, and clang for -include, read instead of a header when it lies beside it."""
 
 
 class SearchPath(Struct, frozen=True):
@@ -30,12 +32,13 @@ class SearchPath(Struct, frozen=True):
 
 class Closure(Struct):
     """What a compile may read: `files` by absolute path; `absent` are paths that were looked for and aren't there;
-    `passed` are directories that a path goes through only to climb out of again. `computed`: there is an #include that
-    only the compiler can tell."""
+    `passed` are directories that a path goes through only to climb out of again, `missing` those of which there were
+    none. `computed`: there is an #include that only the compiler can tell."""
 
     files: dict[bytes, Facts] = field(default_factory=dict)
     absent: set[bytes] = field(default_factory=set)
     passed: set[bytes] = field(default_factory=set)
+    missing: set[bytes] = field(default_factory=set)
     computed: bool = False
 
 
@@ -45,10 +48,10 @@ NOWHERE = b"/\1"
 """A path that is not there, and that no server is asked about."""
 
 
-def plain_path(path: bytes, passed: set[bytes]) -> bytes:
+def plain_path(path: bytes, passed: set[bytes], missing: set[bytes] | None = None) -> bytes:
     """The absolute `path` without `.` and `..`, which must mean the same; directories that are climbed out of are noted
-    in `passed`. NOWHERE when one of them isn't there. Raises Local where one is a symbolic link: its parent is
-    somewhere else."""
+    in `passed`. NOWHERE when one of them isn't there, which is noted in `missing`. Raises Local where one is a symbolic
+    link: its parent is somewhere else."""
     if b"/." not in path and b"//" not in path and path[-1:] != b"/":
         return path
     parts: list[bytes] = []
@@ -58,6 +61,8 @@ def plain_path(path: bytes, passed: set[bytes]) -> bytes:
             if os.path.islink(left):
                 raise Local(Reason.SYMBOLIC_LINK, os.fsdecode(path))
             if not os.path.isdir(left):
+                if missing is not None:
+                    missing.add(left)
                 return NOWHERE
             if parts:
                 passed.add(left)
@@ -181,8 +186,9 @@ class Walk:
         if path in self.closure.files:
             return
         here, name = os.path.split(path)
-        if not self._lacks(here, name + b".gch") and os.path.exists(path + b".gch"):
-            raise Local(Reason.PRECOMPILED_HEADER, os.fsdecode(path))
+        for suffix in PRECOMPILED:
+            if not self._lacks(here, name + suffix) and os.path.exists(path + suffix):
+                raise Local(Reason.PRECOMPILED_HEADER, os.fsdecode(path))
         directives = facts.directives
         if directives.embeds:
             raise Local(Reason.EMBEDDED_FILE, f"{os.fsdecode(path)}: {directives.embeds.decode(errors='replace')}")
@@ -199,7 +205,7 @@ class Walk:
     def _follow(self, include: Include, here: bytes) -> None:
         name = include.name
         if name.startswith(b"/"):
-            self._try(plain_path(name, self.closure.passed))
+            self._try(plain_path(name, self.closure.passed, self.closure.missing))
         elif include.next:
             for place in self._quote_chain:
                 self._try(self._candidate(place, name))
@@ -234,7 +240,7 @@ class Walk:
         path = place + b"/" + name if place != b"/" else b"/" + name
         if b"/." not in path and b"//" not in path:
             return path
-        return plain_path(path, self.closure.passed)
+        return plain_path(path, self.closure.passed, self.closure.missing)
 
     def _try(self, path: bytes) -> bool:
         if path in self.closure.files:

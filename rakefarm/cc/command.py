@@ -9,17 +9,21 @@ from rakefarm.cc import dialogue, locations
 from rakefarm.cc.helper import CONTROL, IDLE_S, run
 from rakefarm.cc.launcher import build_launcher, install_links
 from rakefarm.cc.wrapper import CallStatus, ask_helper
+from rakefarm.market.needs import parse_size
+from rakefarm.open_files import allow_more
 
 
 def command(words: Sequence[str]) -> int:
     """Answers the exit status."""
     parser = argparse.ArgumentParser(
         prog="rakefarm cc",
-        usage="rakefarm cc [-v] COMPILER ARGS…\n"
+        usage="rakefarm cc [-v] [--cache-dir DIR] [--cache-size SIZE] COMPILER ARGS…\n"
         "       rakefarm cc --statistics | --stop | --launcher | --install-links DIR",
         description="Compile on the farm what can be, with the very result that the compiler has here; the rest here.",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say where it compiles, and if here, why")
+    parser.add_argument("--cache-dir", metavar="DIR", help="keep results in this directory")
+    parser.add_argument("--cache-size", metavar="SIZE", help="keep so much of them, like 5G; 0: none")
     parser.add_argument("--statistics", action="store_true", help="how many calls went where, and why")
     parser.add_argument("--stop", action="store_true", help="end the helper process")
     parser.add_argument("--launcher", action="store_true", help="print the compiled launcher's path, for CC and cmake")
@@ -54,8 +58,15 @@ def command(words: Sequence[str]) -> int:
         return CallStatus.USAGE
     from rakefarm.cc.wrapper import call
 
-    environ = {**os.environ, "RAKEFARM_VERBOSE": "1"} if options.verbose else os.environ
-    os.environ.update(environ)
+    if options.verbose:
+        os.environ["RAKEFARM_VERBOSE"] = "1"
+    if options.cache_dir is not None:
+        os.environ["RAKEFARM_RESULT_CACHE"] = os.path.abspath(options.cache_dir)
+    if options.cache_size is not None:
+        if parse_size(options.cache_size) is None:
+            print(f"rakefarm cc: error: --cache-size {options.cache_size}: write a size like 5G, or 0", file=sys.stderr)
+            return CallStatus.USAGE
+        os.environ["RAKEFARM_RESULT_CACHE_SIZE"] = options.cache_size
     return call([os.fsencode(word) for word in options.words], os.environ)
 
 
@@ -65,7 +76,7 @@ def helper() -> int:
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     os.closerange(3, min(hard, 1 << 20))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_more()
     log = os.environ.get("RAKEFARM_CC_LOG")
     if log:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)

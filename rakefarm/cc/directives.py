@@ -40,12 +40,14 @@ class Include(Struct, frozen=True):
 
 class Directives(Struct, frozen=True):
     """What one file's text says. `computed` are the words behind #includes that don't name their file; `embeds` what
-    reads a file in another way, or asks for one that can't be told, or empty. `time`: it may ask for the time."""
+    reads a file in another way, or asks for one that can't be told, or empty. `time`: it may ask for the time. `dates`:
+    it may ask when files were changed."""
 
     includes: tuple[Include, ...]
     computed: tuple[bytes, ...] = ()
     embeds: bytes = b""
     time: bool = False
+    dates: bool = False
 
 
 def find_directives(text: bytes) -> Directives:
@@ -54,8 +56,10 @@ def find_directives(text: bytes) -> Directives:
     includes: dict[Include, None] = {}
     computed: dict[bytes, None] = {}
     embeds = b""
+    dates = b"__TIMESTAMP__" in text
     for match in _DIRECTIVE.finditer(text):
         word, angled, quoted, other = match.groups()
+        dates = dates or word.startswith(b"pragma")
         if word == b"embed":
             embeds = embeds or match[0]
         elif angled is not None or quoted is not None:
@@ -70,7 +74,8 @@ def find_directives(text: bytes) -> Directives:
             embeds = embeds or match[0]
     if b"incbin" in text:
         embeds = embeds or b".incbin"
-    return Directives(tuple(includes), tuple(computed), embeds[:80], any(word in text for word in _TIMES))
+    time = any(word in text for word in _TIMES)
+    return Directives(tuple(includes), tuple(computed), embeds[:80], time, dates)
 
 
 def find_definitions(text: bytes, name: bytes) -> list[bytes]:

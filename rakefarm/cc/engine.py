@@ -4,36 +4,42 @@ Whatever stands in the way is Local, with its reason. A compile that fails on th
 and what it removes are then the compiler's own, and a fault of the farm can't be taken for one of the source.
 """
 
+import contextlib
 import mmap
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from rakefarm import process
 from rakefarm.capture import Capture
 from rakefarm.cc import depfile, layout
-from rakefarm.cc.closure import Closure, Walk, plain_path, search_path
-from rakefarm.cc.commandline import Call, understand
+from rakefarm.cc.closure import Closure
+from rakefarm.cc.commandline import Call
 from rakefarm.cc.dialogue import Request
 from rakefarm.cc.farms import Farms, HostFarm
 from rakefarm.cc.filecache import FileCache
+from rakefarm.cc.here import Here
+from rakefarm.cc.inquiry import Inquiry, find_inputs, inquire
+from rakefarm.cc.misses import HIT
 from rakefarm.cc.options import Role
 from rakefarm.cc.placement import Place
 from rakefarm.cc.reasons import Local, Reason
-from rakefarm.cc.toolchain import ASK_S, Toolchain, Toolchains, find_compiler, is_cxx, quote
+from rakefarm.cc.results import Made
+from rakefarm.cc.settings import ResultCaches
+from rakefarm.cc.toolchain import Toolchain, Toolchains
 from rakefarm.client import remote
 from rakefarm.client.inputs import Manifest
 from rakefarm.client.link import Link
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.market.curve import Curve
 from rakefarm.market.history import signature_of
+from rakefarm.records import LARGEST_BYTES
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
 
-PASSED_VARIABLES = ("LANG", "LANGUAGE", "TZ", "SOURCE_DATE_EPOCH")
 ATTEMPTS = 3
 OWN_HEADERS = "headers like ours"
 """What a host lacks that is sent the system's headers, too."""
@@ -41,19 +47,44 @@ SAME_NEED = Need("same", layout.SAME_PATH.decode())
 
 
 class Compiled(Struct, frozen=True):
-    """A call that was done on the farm: what the compiler wrote to standard error, and where it ran."""
+    """A call that was done: how it ended, and on which `host`; or `here`, and why; or with neither, that its result was
+    kept from an earlier one. `missed` says why none was found, `made` is the result, if it may be kept; `keep` keeps
+    it, and is to be called when the caller has its answer."""
 
     stderr: bytes
-    host: str
+    host: str = ""
+    here: Local | None = None
+    status: int = 0
+    stdout: bytes = b""
+    missed: str = ""
+    made: Made | None = None
+    keep: Callable[[], None] | None = None
 
 
 class Cancel:
-    """Lets another thread end a call: closes the link in use, whereupon the server kills the command."""
+    """Lets another thread end a call: closes the link in use, whereupon the server kills the command, or makes a
+    descriptor readable, whereupon we do."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._link: Link | None = None
+        self._event: int | None = None
         self.gone = False
+
+    @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """One that becomes readable."""
+        event = os.eventfd(0, os.EFD_CLOEXEC)
+        with self._lock:
+            self._event = event
+            if self.gone:
+                os.eventfd_write(event, 1)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._event = None
+            os.close(event)
 
     def use(self, link: Link | None) -> None:
         """From now on this link is to be closed. Raises Lost when it is too late."""
@@ -68,50 +99,60 @@ class Cancel:
             self.gone = True
             if self._link is not None:
                 self._link.cut()
+            if self._event is not None:
+                os.eventfd_write(self._event, 1)
 
 
 class Engine:
     """Holds what calls have in common: caches, connections. For any thread; the process's directory must be `/`."""
 
-    def __init__(self, scratch: str, farms: Farms) -> None:
-        self.files = FileCache()
+    def __init__(self, scratch: str, farms: Farms, caches: ResultCaches, files: FileCache, here: Here) -> None:
+        self.files = files
+        self._here = here
         self._toolchains = Toolchains()
         self._farms = farms
+        self._caches = caches
         self._scratch = os.fsencode(scratch)
 
     def compile(self, request: Request, cancel: Cancel) -> Compiled:
-        """Do the call on the farm. Raises Local."""
-        farm = self._farms.find(request.environ)
-        directory = _logical_directory(request)
-        name = request.words[0]
-        program = find_compiler(name, directory, os.fsencode(request.environ.get("PATH", "")))
-        call = understand(request.words[1:], directory, is_cxx(name), request.environ)
-        toolchain = self._toolchains.find(program, call.language, call.search, request.environ)
-        shared = layout.shared_by(toolchain)
-        layout.check_place(directory, shared)
-        closure = self._closure(call, directory, toolchain, request)
+        """Do the call, on the farm or out of the result cache; or here, if that is the only way to have its result for
+        another time. Raises Local."""
+        inquiry = inquire(request, self._toolchains)
+        shared = layout.shared_by(inquiry.toolchain)
+        layout.check_place(inquiry, shared)
+        cache = self._caches.find(request.environ)
+        if cache is None:
+            return self._compile_there(inquiry, find_inputs(inquiry, self.files), shared, cancel)
+        results, counts = cache
+        lookup = results.find(inquiry)
+        made = lookup.made
+        if made is None:
+            closure = find_inputs(inquiry, self.files)
+            key, made = results.find_by_inputs(lookup, closure)
+            keep = partial(results.keep, inquiry, lookup, key, closure)
+            if made is None:
+                counts.add(lookup.miss.cause.name)
+                compiled = self._compile(inquiry, closure, shared, cancel)
+                kept = None if compiled.made is None else partial(keep, compiled.made)
+                return structs.replace(compiled, missed=str(lookup.miss), keep=kept)
+            keep(None)
+        _put_in_place(inquiry, made)
+        counts.add(HIT)
+        return Compiled(made.stderr)
 
-        def pack(shared: layout.Shared) -> layout.Package:
-            return layout.pack(call, directory, toolchain, closure, shared, _colours(request))
+    def _compile(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
+        try:
+            return self._compile_there(inquiry, closure, shared, cancel)
+        except Local as reason:
+            if reason.reason not in (Reason.NO_HOST, Reason.NO_SERVER):
+                raise
+            with cancel.descriptor() as gone:
+                run = self._here.run(inquiry, closure, gone, lambda: find_inputs(inquiry, self.files))
+            return Compiled(run.stderr, here=reason, status=run.status, stdout=run.stdout, made=run.made)
 
-        return _Attempts(self, farm, request, call, toolchain, pack(shared), pack, cancel).run()
-
-    def _closure(self, call: Call, directory: bytes, toolchain: Toolchain, request: Request) -> Closure:
-        passed: set[bytes] = set()
-        builtin = () if b"-nostdinc" in call.search else toolchain.builtin
-        walk = Walk(self.files, search_path(call, directory, builtin, passed))
-        source = plain_path(os.path.join(directory, call.source), passed)
-        macros = [word.value or b"" for word in call.words if word.text == b"-D"]
-        closure = walk.run(source, call.includes, directory, macros)
-        if closure.computed:
-            named = _ask_compiler(call, directory, toolchain, request)
-            walk.add_all([plain_path(os.path.join(directory, path), passed) for path in named])
-        if not request.environ.get("SOURCE_DATE_EPOCH"):
-            for path, facts in closure.files.items():
-                if facts.directives.time:
-                    raise Local(Reason.TIME_OF_DAY, os.fsdecode(path))
-        closure.passed |= passed
-        return closure
+    def _compile_there(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
+        farm = self._farms.find(inquiry.request.environ)
+        return _Attempts(self, farm, inquiry, closure, shared, cancel).run()
 
     def same_list(self, package: layout.Package) -> bytes:
         """The file here that holds the package's list of system files."""
@@ -124,74 +165,23 @@ class Engine:
         return path
 
 
-def _logical_directory(request: Request) -> bytes:
-    """The directory as the compiler will name it: $PWD where that is the same one (getcwd(3), gcc's `getpwd`)."""
-    named = os.fsencode(request.environ.get("PWD", ""))
-    if named.startswith(b"/") and b"/." not in named and b"//" not in named:
-        try:
-            if os.path.samefile(named, request.directory):
-                return named.rstrip(b"/") or b"/"
-        except OSError:
-            pass
-    return request.directory
-
-
-def _colours(request: Request) -> tuple[bytes, ...]:
-    """gcc and clang colour their messages for a terminal, which they don't have there."""
-    environ = request.environ
-    coloured = request.terminal and environ.get("TERM", "dumb") != "dumb" and not environ.get("NO_COLOR")
-    return (b"-fdiagnostics-color=always",) if coloured and environ.get("GCC_COLORS", "x") else ()
-
-
-def _ask_compiler(call: Call, directory: bytes, toolchain: Toolchain, request: Request) -> Sequence[bytes]:
-    """The files that the compiler reads, by its own word. Raises Local when it finds errors."""
-    words = [toolchain.program, b"-M"]
-    for word in call.words:
-        if word.role not in (
-            Role.COMPILE, Role.ASSEMBLY, Role.OUTPUT, Role.DEPENDENCIES, Role.DEPENDENCY_FILE, Role.PREPROCESSOR,
-            Role.SPLIT_DEBUG,
-        ) and not word.text.startswith((b"-M", b"-g")):  # fmt: skip
-            words += word.written()
-        elif word.role is Role.PREPROCESSOR and b"-M" in (word.value or b""):
-            raise Local(Reason.COMPUTED_INCLUDE, "together with -Wp,-MD")
-        elif word.role is Role.PREPROCESSOR:
-            words += word.written()
-    variables = {os.fsencode(name): os.fsencode(value) for name, value in request.environ.items()}
-    command = b" ".join([quote(word) for word in words])
-    completed = process.run(command, variables, directory=directory, timeout_s=ASK_S)
-    try:
-        if completed.ending != process.Exited(0):
-            raise Local(Reason.COMPUTED_INCLUDE, os.fsdecode(call.source))
-        return depfile.names(b"".join(completed.stdout.pieces()))
-    finally:
-        completed.close()
-
-
 class _Attempts:
     """One call, tried on host after host."""
 
     def __init__(
-        self,
-        engine: Engine,
-        farm: HostFarm,
-        request: Request,
-        call: Call,
-        toolchain: Toolchain,
-        package: layout.Package,
-        pack: Callable[[layout.Shared], layout.Package],
-        cancel: Cancel,
+        self, engine: Engine, farm: HostFarm, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel
     ) -> None:
         self._engine = engine
         self._farm = farm
-        self._request = request
-        self._call = call
-        self._toolchain = toolchain
-        self._shared_package = self._package = package
-        self._pack = pack
+        self._inquiry = inquiry
+        self._call = inquiry.call
+        self._toolchain = inquiry.toolchain
+        self._closure = closure
+        self._shared_package = self._package = layout.pack(inquiry, closure, shared)
         self._cancel = cancel
-        needs = (*(Need(key, value) for key, value in toolchain.needs), SAME_NEED)
-        total = sum([entry.size for entry in package.entries])
-        self._signature = _signature(call, toolchain)
+        needs = (*(Need(key, value) for key, value in self._toolchain.needs), SAME_NEED)
+        total = sum([entry.size for entry in self._package.entries])
+        self._signature = _signature(self._call, self._toolchain)
         self._task, self._work_s = farm.describe(self._signature, needs, total)
 
     def run(self) -> Compiled:
@@ -229,7 +219,8 @@ class _Attempts:
         farm = self._farm.farm
         self._package = self._shared_package
         if self._farm.placement.lacks(place, OWN_HEADERS) and layout.can_ship(self._call, self._toolchain):
-            self._package = self._pack(layout.shared_with_stranger(self._toolchain))
+            stranger = layout.shared_with_stranger(self._toolchain)
+            self._package = layout.pack(self._inquiry, self._closure, stranger)
         link = farm.checkout(place.member)
         while link is not None and not link.fresh():
             farm.discard(link)
@@ -247,9 +238,10 @@ class _Attempts:
             box, _, rest = b"".join(stdout.pieces()).partition(b"\n")
             if not box.startswith(b"/") or rest:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: it did not say where it ran")
-            self._finish(incoming, box)
+            messages = b"".join(stderr.pieces()).replace(box, b"")
+            made = self._finish(incoming, box, messages)
             self._farm.learn(self._signature, self._task, result)
-            return Compiled(b"".join(stderr.pieces()).replace(box, b""), place.member.name), executed.curve
+            return Compiled(messages, place.member.name, made=made), executed.curve
         except remote.Declined:
             self._give_back(place, link)
             link = None
@@ -276,8 +268,7 @@ class _Attempts:
 
     def _order(self) -> remote.Order:
         package = self._package
-        environ = self._request.environ
-        wanted = [name for name in environ if name in PASSED_VARIABLES or name.startswith("LC_")]
+        variables = self._inquiry.variables
         sources = (self._engine.same_list(package), *package.sources[1:])
         return remote.Order(
             task=self._task,
@@ -285,12 +276,13 @@ class _Attempts:
             manifest=Manifest(package.entries, sources),
             produces=package.produces,
             timeout_s=None,
-            environment=tuple([Variable(os.fsencode(name), os.fsencode(environ[name])) for name in wanted]),
+            environment=tuple([Variable(os.fsencode(n), os.fsencode(value)) for n, value in variables.items()]),
             label=os.fsdecode(self._call.source)[-100:].encode("utf-8", "replace").decode(),
         )
 
-    def _finish(self, incoming: Incoming, box: bytes) -> None:
-        """Take the server's directory out of what came back, and give the files their names. Raises Local, OSError."""
+    def _finish(self, incoming: Incoming, box: bytes, messages: bytes) -> Made | None:
+        """Take the server's directory out of what came back, and give the files their names. Answers the result that
+        may be kept. Raises Local, OSError."""
         dependency_file = None
         if self._call.dependency_file is not None:
             dependency_file = self._package.produces[self._call.outputs.index(self._call.dependency_file)]
@@ -302,10 +294,9 @@ class _Attempts:
                 os.pwrite(descriptor, text, 0)
             elif _holds(descriptor, box):
                 raise Local(Reason.LEAKED_PATH, os.fsdecode(path))
-        try:
-            incoming.install(umask=self._request.umask)
-        except OutputError as error:
-            raise Local(Reason.FAULT, str(error)) from error
+        contents = [_content(incoming.descriptors().get(path, -1)) for path in self._package.produces]
+        _install(incoming, self._inquiry)
+        return None if None in contents else Made(messages, tuple([each or b"" for each in contents]))
 
 
 def _signature(call: Call, toolchain: Toolchain) -> str:
@@ -313,6 +304,33 @@ def _signature(call: Call, toolchain: Toolchain) -> str:
     flags = [each for word in call.words if word.role in (Role.PASS, Role.SEARCH) for each in word.written()]
     words = [os.path.basename(toolchain.program), *flags, b"-c", os.path.basename(call.source)]
     return signature_of(os.fsdecode(b" ".join(words)))
+
+
+def _put_in_place(inquiry: Inquiry, made: Made) -> None:
+    """The outputs of an earlier compile. Raises Local."""
+    incoming = Incoming()
+    try:
+        for path, content in zip(inquiry.targets, made.outputs, strict=True):
+            incoming.take(path[1:], False, content)
+        _install(incoming, inquiry)
+    except OutputError as error:
+        raise Local(Reason.FAULT, str(error)) from error
+    finally:
+        incoming.close()
+
+
+def _install(incoming: Incoming, inquiry: Inquiry) -> None:
+    """Give the outputs of a call their names. Raises Local."""
+    try:
+        incoming.install(umask=inquiry.request.umask)
+    except OutputError as error:
+        raise Local(Reason.FAULT, str(error)) from error
+
+
+def _content(descriptor: int) -> bytes | None:
+    """What is in a file that may be kept; None when it is too large, or there is none."""
+    size = os.fstat(descriptor).st_size if descriptor >= 0 else LARGEST_BYTES + 1
+    return os.pread(descriptor, size, 0) if size <= LARGEST_BYTES else None
 
 
 def _holds(descriptor: int, text: bytes) -> bool:

@@ -4,13 +4,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from rakefarm.cc.placement import Placement
 from rakefarm.cc.reasons import Local, Reason
+from rakefarm.cc.settings import CallSettings
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
-from rakefarm.config import DEFAULT_PORT, ClientSettings, ConfigError, load_settings
+from rakefarm.config import DEFAULT_PORT, ConfigError
 from rakefarm.events import Stream
 from rakefarm.hosts import HostSyntaxError, parse_host_list, with_default_port
 from rakefarm.market.bid import Coefficients
@@ -61,17 +62,16 @@ class HostFarm(Struct):
 class Farms:
     """All of a helper's. For any thread."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], settings: CallSettings) -> None:
         self._environ = environ
+        self._settings = settings
         self._lock = threading.Lock()
         self._farms: dict[object, HostFarm] = {}
 
     def find(self, environ: Mapping[str, str]) -> HostFarm:
         """The farm that a call with these variables is for. Raises Local when it names none, or a wrong one."""
         try:
-            settings = load_settings(ClientSettings, "client.toml", None, environ)
-            if key_file := environ.get("RAKEFARM_KEY_FILE"):
-                settings = structs.replace(settings, key_file=key_file)
+            settings = self._settings.find(environ)
             named = environ.get("RAKEFARM_HOSTS") or "\n".join(settings.hosts)
             hosts = tuple(with_default_port(host, DEFAULT_PORT) for host in parse_host_list(named))
         except (ConfigError, HostSyntaxError) as error:

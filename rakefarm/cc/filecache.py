@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -16,6 +17,9 @@ RACY_NS = 50_000_000
 """A file changed within this time of being read may change again within the same time stamp; it is not remembered."""
 LARGEST_BYTES = 64 << 20
 """A source beyond this is no source that anybody wrote; it is compiled here."""
+
+NAMES_A_LOOK = 4
+"""So many names of a directory are listed in the time that a look at one takes."""
 
 Identity = tuple[int, int, int, int, int]
 
@@ -91,6 +95,24 @@ class FileCache:
             return None
         self._listings[directory] = (_identity(status), names)
         return names
+
+    def present(self, directory: bytes, names: Sequence[bytes]) -> list[bytes]:
+        """Which of these names are in a directory now."""
+        try:
+            status = os.stat(directory)
+        except OSError:
+            return []
+        known = self._listings.get(directory)
+        if known is None or known[0] != _identity(status):
+            # Where objects are written the listing is another one each time, and long.
+            if known is not None and len(names) * NAMES_A_LOOK < len(known[1]):
+                return [name for name in names if os.path.lexists(directory + b"/" + name)]
+            listing = self.listing(directory)
+            if listing is None:
+                return [name for name in names if os.path.lexists(directory + b"/" + name)]
+        else:
+            listing = known[1]
+        return [] if listing.isdisjoint(names) else [name for name in names if name in listing]
 
     def _read(self, path: bytes, status: os.stat_result) -> Facts | None:
         if stat.S_ISDIR(status.st_mode):

@@ -18,14 +18,17 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rakefarm import __version__
 from rakefarm.cc import dialogue
 from rakefarm.cc.dialogue import Answer, Request
 from rakefarm.cc.engine import Cancel, Engine
 from rakefarm.cc.farms import Farms
+from rakefarm.cc.filecache import FileCache
+from rakefarm.cc.here import Here
 from rakefarm.cc.reasons import Local, Reason
+from rakefarm.cc.settings import CallSettings, ResultCaches
 from rakefarm.cc.toolchain import find_compiler, name_for
 from rakefarm.logs import logger
 
@@ -74,13 +77,15 @@ class Helper:
     def __init__(self, listener: socket.socket, scratch: str, environ: Mapping[str, str], idle_s: float) -> None:
         self._listener = listener
         self._idle_s = idle_s
-        self._farms = Farms(environ)
-        self._engine = Engine(scratch, self._farms)
+        files, settings = FileCache(), CallSettings()
+        self._farms = Farms(environ, settings)
+        self._caches = ResultCaches(settings, files)
         self._lock = threading.Lock()
         self._calls = 0
         self._counts: Counter[str] = Counter()
         self._hosts: Counter[str] = Counter()
         self._local_places = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
+        self._engine = Engine(scratch, self._farms, self._caches, files, Here(self._local_places))
         self._warned_at = 0.0
         self._last_end = time.monotonic()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
@@ -100,6 +105,7 @@ class Helper:
                     connection, _ = self._listener.accept()
                     threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
         finally:
+            self._caches.save()
             self._farms.close()
 
     def stop(self) -> None:
@@ -140,47 +146,62 @@ class Helper:
         cancel = Cancel()
         self._watcher.watch(connection, cancel)
         try:
-            answer = self._try(request, cancel)
+            answer, keep = self._try(request, cancel)
         finally:
             self._watcher.forget(connection)
-        if cancel.gone:
-            return
         if answer.kind == dialogue.DONE:
-            connection.sendall(dialogue.encode_answer(answer))
+            if not cancel.gone:
+                connection.sendall(dialogue.encode_answer(answer))
+            if keep is not None:
+                keep()
+            return
+        if cancel.gone:
             return
         with self._local_places:
             connection.sendall(dialogue.encode_answer(answer))
             connection.recv(1)  # its end: the compiler that runs in the launcher's place has ended
 
-    def _try(self, request: Request, cancel: Cancel) -> Answer:
+    def _try(self, request: Request, cancel: Cancel) -> tuple[Answer, Callable[[], None] | None]:
+        """The answer, and what is to be done when it was given."""
         try:
             if request.environ.get("RAKEFARM_CC") == "off":
                 raise Local(Reason.SWITCHED_OFF)
             compiled = self._engine.compile(request, cancel)
         except Local as reason:
-            return self._leave(request, reason)
+            return self._leave(request, reason), None
         except Exception as error:
             logger.exception("a fault, with %r", request.words)
-            return self._leave(request, Local(Reason.FAULT, f"{type(error).__name__}: {error}"))
-        with self._lock:
-            self._counts["REMOTE"] += 1
-            self._hosts[compiled.host] += 1
-        return Answer(dialogue.DONE, 0, b"", _noted(request, compiled.stderr, f"on {compiled.host}"))
+            return self._leave(request, Local(Reason.FAULT, f"{type(error).__name__}: {error}")), None
+        if compiled.here is not None:
+            why = self._count_local(request, compiled.here)
+            note = f"here: {why}" if why else ""
+        else:
+            with self._lock:
+                self._counts["REMOTE" if compiled.host else "KEPT"] += 1
+                self._hosts[compiled.host] += 1
+            note = f"on {compiled.host}" if compiled.host else "out of the result cache"
+        note += f"; not in the result cache, since {compiled.missed}" if note and compiled.missed else ""
+        stderr = _noted(request, compiled.stderr, note, always=compiled.here is not None)
+        return Answer(dialogue.DONE, compiled.status, compiled.stdout, stderr), compiled.keep
 
-    def _leave(self, request: Request, reason: Local) -> Answer:
+    def _count_local(self, request: Request, reason: Local) -> str:
+        """What is to be said of it to the caller, or nothing."""
         with self._lock:
             self._counts[reason.reason.name] += 1
             warn = reason.reason is Reason.NO_SERVER and not self._warned_at
             if warn:
                 self._warned_at = time.monotonic()
         logger.debug("here: %s: %r", reason, request.words)
+        return str(reason) if warn or request.environ.get("RAKEFARM_VERBOSE") else ""
+
+    def _leave(self, request: Request, reason: Local) -> Answer:
+        why = self._count_local(request, reason)
         try:
             search = os.fsencode(request.environ.get("PATH", ""))
             program = find_compiler(request.words[0], request.directory, search)
             name = name_for(program, request.words[0], request.directory, search)
         except Local:
             program = name = b""
-        why = str(reason) if warn or request.environ.get("RAKEFARM_VERBOSE") else ""
         return dialogue.local(program, name, why)
 
     # --- for the helper itself --------------------------------------------------------------------------
@@ -192,6 +213,9 @@ class Helper:
                 return Answer(dialogue.DONE)
             case (b"statistics",):
                 return Answer(dialogue.DONE, stdout=self._statistics().encode())
+            case (b"save",):
+                self._caches.save()
+                return Answer(dialogue.DONE)
             case (b"jobs",):
                 return Answer(dialogue.DONE, stdout=b"%d" % self._jobs(request))
             case _:
@@ -207,20 +231,21 @@ class Helper:
     def _statistics(self) -> str:
         with self._lock:
             counts, hosts = Counter(self._counts), Counter(self._hosts)
-        remote = counts.pop("REMOTE", 0)
+        remote, kept = counts.pop("REMOTE", 0), counts.pop("KEPT", 0)
         lines = [f"rakefarm cc {__version__}, process {os.getpid()}", f"{remote:8} compiled on the farm"]
-        lines += [f"{count:8}   on {host}" for host, count in hosts.most_common()]
+        lines += [f"{count:8}   on {host}" for host, count in hosts.most_common() if host]
+        lines.append(f"{kept:8} taken out of the result cache")
         lines.append(f"{sum(counts.values()):8} run here")
         lines += [f"{count:8}   {name.lower()}: {Reason[name].value}" for name, count in counts.most_common()]
         lines.append(f"{len(self._engine.files):8} files known")
         return "\n".join(lines) + "\n"
 
 
-def _noted(request: Request, stderr: bytes, note: str) -> bytes:
-    """The compiler's messages, with a line of ours where one is asked for."""
-    if not request.environ.get("RAKEFARM_VERBOSE"):
+def _noted(request: Request, stderr: bytes, note: str, always: bool) -> bytes:
+    """The compiler's messages, with a line of ours where one is asked for, or there is something to say `always`."""
+    if not note or not (always or request.environ.get("RAKEFARM_VERBOSE")):
         return stderr
-    return f"rakefarm cc: {note}\n".encode() + stderr
+    return f"rakefarm cc: {note}\n".encode("utf-8", "surrogateescape") + stderr
 
 
 def run(directory: str, environ: Mapping[str, str], idle_s: float = IDLE_S) -> int:

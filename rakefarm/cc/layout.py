@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from rakefarm.cc.closure import Closure, plain_path
 from rakefarm.cc.commandline import Call, Word
+from rakefarm.cc.inquiry import Inquiry
 from rakefarm.cc.options import Role
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.toolchain import Toolchain, quote
@@ -68,10 +69,11 @@ class Package(Struct, frozen=True):
     targets: tuple[bytes, ...]
 
 
-def check_place(directory: bytes, shared: Shared) -> None:
-    """Raises Local for a call in a directory of the system, which would not be sent."""
-    if shared.has(directory + b"/"):
-        raise Local(Reason.DIRECTORY, os.fsdecode(directory))
+def check_place(inquiry: Inquiry, shared: Shared) -> None:
+    """Raises Local for a call in a directory of the system, or with outputs there, which would not be sent."""
+    for path in (inquiry.directory + b"/", *inquiry.targets):
+        if shared.has(path):
+            raise Local(Reason.DIRECTORY, os.fsdecode(path))
 
 
 def can_ship(call: Call, toolchain: Toolchain) -> bool:
@@ -79,12 +81,10 @@ def can_ship(call: Call, toolchain: Toolchain) -> bool:
     return len(toolchain.own) < len(toolchain.builtin) and b"-isysroot" not in call.search
 
 
-def pack(
-    call: Call, directory: bytes, toolchain: Toolchain, closure: Closure, shared: Shared, extra: tuple[bytes, ...] = ()
-) -> Package:
-    """The call, ready to be sent; `extra` are options of ours. Raises Local for a name that can't be."""
+def pack(inquiry: Inquiry, closure: Closure, shared: Shared) -> Package:
+    """The call, ready to be sent. Raises Local for a name that can't be."""
+    call, directory, targets = inquiry.call, inquiry.directory, inquiry.targets
     passed = set(closure.passed)
-    targets = tuple([plain_path(os.path.join(directory, name), passed) for name in call.outputs])
     same = _same_text(closure, shared)
     files = [(path, facts) for path, facts in closure.files.items() if not shared.has(path)]
     entries = [Input(SAME_PATH, b"", 0o600, 0, len(same), hashlib.sha256(same).digest())]
@@ -97,10 +97,8 @@ def pack(
     for place in _lacking(passed, sources[1:], shared):
         entries.append(Input(place[1:] + b"/" + KEPT_NAME, b"", 0o600, 0, 0, EMPTY))
         sources.append(b"/dev/null")
-    command = _command(call, directory, toolchain, shared, extra)
+    command = _command(inquiry, shared)
     produces = tuple([target[1:] for target in targets])
-    if any(shared.has(target) for target in targets):
-        raise Local(Reason.DIRECTORY, os.fsdecode(targets[0]))
     try:
         check_paths([entry.path for entry in entries])
         for path in produces:
@@ -130,12 +128,13 @@ def _lacking(wanted: Iterable[bytes], sources: Iterable[bytes], shared: Shared) 
     return sorted(place for place in wanted if place not in there and not shared.has(place + b"/"))
 
 
-def _command(call: Call, directory: bytes, toolchain: Toolchain, shared: Shared, extra: tuple[bytes, ...]) -> bytes:
+def _command(inquiry: Inquiry, shared: Shared) -> bytes:
+    toolchain = inquiry.toolchain
     words = [] if shared == shared_by(toolchain) else [b"-isysroot", b'"$B"']
-    words += [b'"-ffile-prefix-map=$B="', *(quote(word) for word in extra)]
-    for word in call.words:
+    words += [b'"-ffile-prefix-map=$B="', *(quote(word) for word in inquiry.colours)]
+    for word in inquiry.call.words:
         words += _written(word, shared)
-    there = quote(b"./" + directory[1:])
+    there = quote(b"./" + inquiry.directory[1:])
     command = b'B=$PWD;echo "$B";cd %b&&exec %b %b' % (there, quote(toolchain.program), b" ".join(words))
     if len(command) > COMMAND_BYTES:
         raise Local(Reason.TOO_LONG)

@@ -32,6 +32,7 @@ class Reason(Enum):
     UNREADABLE = "an input can't be read"
     ODD_NAME = "a path can't be sent"
     DIRECTORY = "it runs in a directory of the system"
+    CONFIGURATION = "a setting can't be used"
     NO_HOST = "no host of the farm is named"
     NO_SERVER = "no server of the farm could run it"
     FAILED_THERE = "it failed on the farm, so it is done again here, where its messages count"

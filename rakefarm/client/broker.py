@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from rakefarm.client.copies import STOP_S, Assignment, Copies, Losers
 from rakefarm.client.farm import Farm, Member
 from rakefarm.client.jobs import RemoteJob
-from rakefarm.client.link import BEAT_S, MISSED_BEATS
+from rakefarm.client.link import SILENCE_S
 from rakefarm.client.market_record import MarketRecord
 from rakefarm.client.policy_guard import PolicyGuard
 from rakefarm.client.policy_view import BuildView
@@ -38,8 +38,6 @@ REVIVE_S = 0.25
 """How often a host that was left out for a while is looked at again."""
 MOST_TRIES = 3
 """Links that one question is asked on: kept ones may be closed, but not all that are new."""
-SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
-"""A server that we wait at and that says nothing for so long is lost."""
 
 
 class Broker:
@@ -64,8 +62,9 @@ class Broker:
         self._assign = assign
         self._give_up = give_up
         self._lock = threading.RLock()
-        self._policy = PolicyGuard(BuildView(seed, self._transfer_s), make_policy, stream, self._restart)
         self._members = {member.name: member for member in farm.members}
+        view = BuildView(seed, self._members, lambda: self._jobs)
+        self._policy = PolicyGuard(view, make_policy, stream, self._restart)
         self._jobs: dict[int, RemoteJob] = {}  # unfinished ones of this set
         self._flying: dict[int, set[str]] = {}  # where each action runs
         self._copies: dict[int, Copies] = {}  # of repeatable actions
@@ -254,16 +253,14 @@ class Broker:
             self._record.curve(host, curve, time.monotonic())
             self._do(self._policy.handle(market.Refused(job.market, host, curve, lacking)))
 
-    def lost(self, job: RemoteJob, host: str, host_down: str = "") -> None:
-        """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so."""
+    def lost(self, job: RemoteJob, host: str, host_down: str = "", for_good: bool = False) -> None:
+        """The job was lost there, or was taken back; `host_down` is why the host can't be used any more, if so, and
+        `for_good` that it is not to be believed."""
         with self._lock:
+            if host_down:  # the policy hears of it first, and does not choose it once more
+                self._host_failed(self._members[host], host_down, for_good)
             self._left(job, host)
-            effects = [*self._policy.handle(market.Lost(job.market, host))]
-            if host_down:
-                effects = [effect for effect in effects if getattr(effect, "host", "") != host]
-            self._do(effects)
-            if host_down:
-                self._host_failed(self._members[host], host_down)
+            self._do(self._policy.handle(market.Lost(job.market, host)))
             self._check_hopeless()
 
     def abandon(self) -> None:
@@ -293,9 +290,6 @@ class Broker:
             self._check_hopeless()
 
     # --- effects --------------------------------------------------------------------------------------
-
-    def _transfer_s(self, number: int, host: str) -> float:
-        return self._members[host].transfer_seconds(self._jobs[number].sizes) if number in self._jobs else 0.0
 
     def _restart(self) -> market.SetStarted:
         """What a policy has to know that takes over in the middle of a set."""

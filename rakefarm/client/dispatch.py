@@ -23,7 +23,7 @@ from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan, PlannedAction, PlannedSet
 from rakefarm.client.remote import Declined
 from rakefarm.client.report import Report, closing_events
-from rakefarm.codes import Code
+from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
 from rakefarm.events import ActionQueued, ActionRetried, CopyEnded, SetStarted, Stream
 from rakefarm.hosts import LOCAL
@@ -31,9 +31,14 @@ from rakefarm.market.curve import Curve
 from rakefarm.market.policy import Policy, View
 from rakefarm.slots import MAX_SLOTS
 from rakefarm.transport import Lost, explain
-from rakefarm.wire import ProtocolError
+from rakefarm.wire import ProtocolError, RemoteProtocolError
+from rakefarm.wire.errors import ConnectionCut, UnsafePath
 
 _NOTHING_CAME_OF_IT = (Declined, Lost, ProtocolError, HostGone, Superseded, InputError, OutputError, OSError)
+
+
+FEW_BYTES = 64 << 10
+"""What an action takes beyond its command is learned from those for which little had to be sent."""
 
 
 class Interrupted(BaseException):
@@ -195,6 +200,9 @@ class Dispatcher:
         self._learn(job, performed)
         self._finish(job.planned, performed.report, started)
         seconds, succeeded = time.monotonic() - started, performed.report.outcome is Outcome.SUCCEEDED
+        if performed.report.bytes_sent < FEW_BYTES:
+            result = performed.result
+            assignment.member.note_overhead(seconds - result.elapsed_s - result.queued_s)
         self._there.end_with(lambda: self._broker.finished(job, host, seconds, performed.curve, succeeded))
 
     def _leave(self, assignment: Assignment, error: Exception, started: float) -> None:
@@ -218,6 +226,9 @@ class Dispatcher:
             case Declined():
                 assignment.member.draining |= error.reason == "draining"
                 self._lose(assignment, str(error), "", others)
+            case UnsafePath() | RemoteProtocolError() if not isinstance(error, ConnectionCut):
+                text = explain(error)
+                self._lose(assignment, f"not to be believed: {text}", coded(text, Code.PROTOCOL), others, for_good=True)
             case Lost() | ProtocolError():
                 self._lose(assignment, f"lost: {explain(error)}", "", others)
             case HostGone():
@@ -236,9 +247,9 @@ class Dispatcher:
                     job.signature, job.task.kind, job.task.input_bytes, result.work_s, result.peak_memory_bytes
                 )
 
-    def _lose(self, assignment: Assignment, reason: str, host_down: str, others: bool) -> None:
+    def _lose(self, assignment: Assignment, reason: str, host_down: str, others: bool, for_good: bool = False) -> None:
         """The farm lost or took back an action: it is bid for again, a bounded number of times. When `others` run of
-        it, they are the action from now on."""
+        it, they are the action from now on. `host_down` and `for_good` are the broker's."""
         job, host = assignment.job, assignment.member.name
         with self._lock:
             attempts = self._attempts[job.number] = self._attempts.get(job.number, 0) + 1
@@ -246,14 +257,14 @@ class Dispatcher:
                 self._plan.taken_back(job.number)
         if others:
             self._stream.emit(CopyEnded(action=job.number, host=host, reason=reason))
-            self._there.end_with(lambda: self._broker.lost(job, host, host_down))
+            self._there.end_with(lambda: self._broker.lost(job, host, host_down, for_good))
             return
         if self._settings.fallback == "never" or attempts >= self._settings.attempts:
             self._fall_back(job, f"{host}: {reason}")
             self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None, succeeded=False))
             return
         self._stream.emit(ActionRetried(action=job.number, host=host, reason=reason))
-        self._there.end_with(lambda: self._broker.lost(job, host, host_down))
+        self._there.end_with(lambda: self._broker.lost(job, host, host_down, for_good))
 
     def _fall_back(self, job: RemoteJob, reason: str) -> None:
         """No host runs it: then this machine does, or nobody."""

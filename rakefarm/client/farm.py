@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct, field
 
 from rakefarm.client.credentials import load_credentials
-from rakefarm.client.link import Link, connect
+from rakefarm.client.link import Link, connect, trust_of
 from rakefarm.client.reach import HostFailed
 from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
@@ -48,6 +48,7 @@ class Member(Struct):
     pause_s: float = FIRST_PAUSE_S
     names: set[str] = field(default_factory=set)
     bandwidth: float = START_BANDWIDTH
+    overhead_s: float = 0.0
 
     def facts(self) -> HostFacts:
         """What a policy is told of it."""
@@ -58,6 +59,11 @@ class Member(Struct):
         name, since hashing every file for an estimate would take longer than the sending."""
         lacking = sum([size for name, size in sizes if name not in self.names])
         return lacking / max(self.bandwidth, BANDWIDTH_FLOOR)
+
+    def note_overhead(self, seconds: float) -> None:
+        """Learn what an action takes beyond its command and the sending of files; the first one counts as it is."""
+        seconds = max(seconds, 0.0)
+        self.overhead_s = seconds if not self.overhead_s else self.overhead_s + 0.2 * (seconds - self.overhead_s)
 
     def note_sent(self, size: int, seconds: float) -> None:
         """Learn the bandwidth from one transfer."""
@@ -81,6 +87,7 @@ class Farm:
         self._settings = settings
         self._environ = environ
         self._credentials = load_credentials(settings, hosts, environ)
+        self._trust = trust_of(settings)
         self._stream = stream
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -159,9 +166,7 @@ class Farm:
                 return link
         try:
             place = self._place_of(member.host)
-            link = connect(
-                place, self._environ, self._settings.connect_s, self._credentials, self._settings.require_isolation
-            )
+            link = connect(place, self._environ, self._settings.connect_s, self._credentials, self._trust)
         except HostFailed as error:
             self.leave_out(member, coded(str(error), error.code))
             return None

@@ -7,10 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from rakefarm import __version__, transport
 from rakefarm.client.credentials import Credentials
 from rakefarm.client.reach import HostFailed, Way, reach
 from rakefarm.codes import Code
+from rakefarm.config import ClientSettings
 from rakefarm.hosts import Host
 from rakefarm.levels import rank
 from rakefarm.transport import Lost, Transport
@@ -23,6 +26,7 @@ from rakefarm.wire.messages import (
     Challenge,
     Decline,
     Error,
+    Execute,
     Hello,
     Message,
     Offer,
@@ -50,25 +54,54 @@ CUT_PAUSE_S = 0.1
 BEAT_S = 2.0
 MISSED_BEATS = 3
 """So many missed PROGRESS messages in a row, and the server is lost."""
+SILENCE_S = BEAT_S * MISSED_BEATS + 1.0
+"""A server that says nothing for so long while it is its turn is lost."""
+BEATS_A_SECOND, BEATS_FREE = 5, 20
+"""How often a server may report PROGRESS: ten times as often as it has to, and some more that were held up."""
+
+
+class Trust(Struct, frozen=True):
+    """What is asked of a server, and how far it is trusted: the least isolation; how slowly a message or file may come
+    (bytes a second, on average; 0: at any rate); and how many bytes one action may bring (0: any number)."""
+
+    isolation: str = "none"
+    minimum_rate: int = 1 << 10
+    output_size: int = 16 << 30
+
+
+def trust_of(settings: ClientSettings) -> Trust:
+    """As far as the settings say."""
+    return Trust(settings.require_isolation, settings.minimum_rate, settings.output_size)
+
+
+USUAL_TRUST = Trust()
 
 
 class Link:
     """A connection to one host, past its first exchange. Not for two threads at once."""
 
-    def __init__(self, host: str, link: Transport, welcome: Welcome, way: Way) -> None:
+    def __init__(self, host: str, link: Transport, welcome: Welcome, way: Way, output_size: int = 0) -> None:
         self.host = host
         self.transport = link
         self.welcome = welcome
         self._way = way
+        self._output_size = output_size
+        self._begin()
+
+    def _begin(self) -> None:
+        """Something new is asked for."""
+        self._beats, self._beats_since, self._brought = 0, time.monotonic(), 0
 
     # --- asking for a price ---------------------------------------------------------------------------
 
     def ask(self, task: Task) -> None:
         """Begin to ask what the task would cost; `take_answer` has the answer. Raises Lost."""
+        self._begin()
         self.transport.send(QuoteRequest(task))
 
     def wait(self, task: Task) -> None:
         """Begin to wait for a slot; `take_answer` has the answer, an offer with a lease. Raises Lost."""
+        self._begin()
         self.transport.send(Wait(task))
 
     def take_answer(self, readable: bool) -> Offer | Decline | None:
@@ -78,6 +111,7 @@ class Link:
         """
         message = self.transport.receive_ready(readable)
         while isinstance(message, Progress):  # it lives, and we are in the queue
+            self.count_beat()
             message = self.transport.receive_ready(readable=False)
         match message:
             case None | Decline():
@@ -87,7 +121,27 @@ class Link:
             case _:
                 raise refused(message)
 
+    def count_beat(self) -> None:
+        """A PROGRESS has come. Raises RemoteProtocolError when they are more than can be meant."""
+        self._beats += 1
+        if self._beats > BEATS_FREE + BEATS_A_SECOND * (time.monotonic() - self._beats_since):
+            raise RemoteProtocolError("the server floods us with PROGRESS")
+
     # --- an action ------------------------------------------------------------------------------------
+
+    def execute(self, request: Execute) -> None:
+        """Have a command executed; what follows is to be received. Raises Lost."""
+        self._begin()
+        self.transport.send(request)
+
+    def count_body(self) -> None:
+        """The body of the message just received is about to come. Raises RemoteProtocolError when that is too much."""
+        self._brought += self.transport.connection.incoming_body
+        if self._output_size and self._brought > self._output_size:
+            raise RemoteProtocolError(
+                f"the server sends {self._brought} bytes and more for one action; we take {self._output_size}"
+                " (output_size in client.toml)"
+            )
 
     def fresh(self) -> bool:
         """Whether the server has not closed it; an idle server says nothing, so anything readable is its end."""
@@ -146,19 +200,19 @@ def connect(
     environ: Mapping[str, str],
     connect_s: float,
     credentials: Credentials = NO_CREDENTIALS,
-    required: str = "none",
+    trust: Trust = USUAL_TRUST,
 ) -> Link:
     """A new link to `host`, whose port is set, past all proofs. Raises HostFailed within about `connect_s` seconds for
     each address."""
     for _ in range(CUT_AGAIN):
         try:
-            return _connect(host, environ, connect_s, credentials, required)
+            return _connect(host, environ, connect_s, credentials, trust)
         except _CutShort:
             time.sleep(CUT_PAUSE_S)  # a server under a flood sends away some that were only about to prove themselves
-    return _connect(host, environ, connect_s, credentials, required)
+    return _connect(host, environ, connect_s, credentials, trust)
 
 
-def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials, required: str) -> Link:
+def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials, trust: Trust) -> Link:
     way = reach(host, environ, credentials, connect_s)
     link = Transport(way.socket, Connection(Role.CLIENT))
     proves = credentials.context is not None and host.way != "unix"
@@ -169,9 +223,10 @@ def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentia
             assert credentials.context is not None
             certificate, key = _encrypt(link, credentials.context, host), credentials.key
         welcome = _introduce(link, environ, key, certificate)
-        _check_isolation(welcome, required)
-        link.set_timeout(BEAT_S * MISSED_BEATS + 1.0)
-        return Link(host.address, link, welcome, way)
+        _check_isolation(welcome, trust.isolation)
+        link.set_timeout(SILENCE_S)
+        link.pace = transport.Pace(trust.minimum_rate, SILENCE_S) if trust.minimum_rate else None
+        return Link(host.address, link, welcome, way, trust.output_size)
     except (Lost, ProtocolError, OSError) as error:
         text = transport.explain(error)
         silent = isinstance(error, Lost) and "no sign of life" in text

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from rakefarm.client.install import Arrived, Installation, OutputError, current_umask
 from rakefarm.digest import sha256
+from rakefarm.open_files import allow_more
 from rakefarm.wire.errors import Malformed, UnsafePath
 from rakefarm.wire.messages import Output
 from rakefarm.wire.paths import check_path, show
@@ -32,7 +33,7 @@ class Incoming:
         check_path(output.path)
         if any(file.path == output.path for file in self._files):
             raise UnsafePath(f"the output {show(output.path)} came twice")
-        file = self._open(output)
+        file = self._open(output.path, bool(output.mode & EXECUTABLE))
         digest = sha256()
 
         def sink(data: bytes) -> None:
@@ -49,24 +50,33 @@ class Incoming:
         if digest.digest() != output.sha256:
             raise Malformed(f"the content of the output {show(output.path)} is not what its digest says")
 
-    def _open(self, output: Output) -> Arrived:
-        directory = os.path.dirname(output.path) or b"."
+    def take(self, path: bytes, executable: bool, content: bytes) -> None:
+        """An output that is here already, of an earlier run. Raises OutputError."""
+        file = self._open(path, executable)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(file.descriptor, view) :]
+        except OSError as error:
+            raise OutputError(f"can't write {os.fsdecode(path)}: {error.strerror}") from error
+        file.size = len(content)
+
+    def _open(self, path: bytes, executable: bool) -> Arrived:
+        directory = os.path.dirname(path) or b"."
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory) or b"."
-        name = None
         try:
             try:
-                descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                descriptor, name = _make_unnamed(directory)
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                # Only now: what we start would have the same limit, and not every program is at ease with a high one.
+                if error.errno != errno.EMFILE or not allow_more():
                     raise
-                import tempfile
-
-                descriptor, name = tempfile.mkstemp(prefix=b".rakefarm-", dir=directory)
+                descriptor, name = _make_unnamed(directory)
         except OSError as error:
-            place = os.path.join(os.getcwdb(), output.path)
+            place = os.path.join(os.getcwdb(), path)
             raise OutputError(f"can't write {os.fsdecode(place)}: {error.strerror}") from error
-        file = Arrived(output.path, bool(output.mode & EXECUTABLE), descriptor, name, 0)
+        file = Arrived(path, executable, descriptor, name, 0)
         self._files.append(file)
         return file
 
@@ -94,6 +104,18 @@ class Incoming:
                 with contextlib.suppress(OSError):
                     os.unlink(file.name)
         self._files.clear()
+
+
+def _make_unnamed(directory: bytes) -> tuple[int, bytes | None]:
+    """A new file in the directory, and its name, where the file system has none without."""
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+        import tempfile
+
+        return tempfile.mkstemp(prefix=b".rakefarm-", dir=directory)
 
 
 class Claims:

@@ -2,17 +2,23 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from rakefarm.client.farm import Member
+from rakefarm.client.jobs import RemoteJob
 from rakefarm.market.policy import Job
 
 
 class BuildView:
-    """A `View`. `transfer_s` answers seconds by a job's number and a host's name; a seed makes chance repeatable."""
+    """A `View` of these hosts, by name, and of the unfinished jobs of the set that runs, by number; a seed makes chance
+    repeatable."""
 
-    def __init__(self, seed: int | None, transfer_s: Callable[[int, str], float]) -> None:
+    def __init__(
+        self, seed: int | None, members: Mapping[str, Member], jobs: Callable[[], Mapping[int, RemoteJob]]
+    ) -> None:
         self._random = random.Random(seed)
-        self._transfer_s = transfer_s
+        self._members = members
+        self._jobs = jobs
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -24,4 +30,9 @@ class BuildView:
 
     def transfer_s(self, job: Job, host: str) -> float:
         """Seconds that sending what the host lacks would take."""
-        return self._transfer_s(job.number, host)
+        mine = self._jobs().get(job.number)
+        return self._members[host].transfer_seconds(mine.sizes) if mine is not None else 0.0
+
+    def overhead_s(self, host: str) -> float:
+        """Seconds that an action there has taken beyond its command, of late."""
+        return self._members[host].overhead_s

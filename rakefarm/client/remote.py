@@ -30,9 +30,6 @@ from rakefarm.wire.messages import (
     Variable,
 )
 
-BEATS_A_SECOND, BEATS_FREE = 5, 20
-"""How often a server may report PROGRESS: ten times as often as it has to, and some more that were held up."""
-
 
 class Declined(Exception):
     """The host took the award back before the command ran: another may run it. `curve` is how it stands, if it said."""
@@ -83,7 +80,7 @@ def execute(
     Raises Declined, Lost or a protocol error (all: not run), OSError (ours: an input, an output or a capture).
     """
     produces = order.produces
-    link.transport.send(
+    link.execute(
         Execute(
             lease=order.lease,
             start=int(order.start_now),
@@ -101,7 +98,6 @@ def execute(
     tell("running", 0.0, 0)
     result: Result | None = None
     bytes_saved = order.manifest.total_bytes
-    told, began = 0, time.monotonic()
     while True:
         match link.receive():
             case NeedFiles(indexes):
@@ -109,9 +105,7 @@ def execute(
                 bytes_saved -= _supply(order.manifest, indexes, member, link)
                 tell("running", 0.0, 0)
             case Progress(phase, _, cpu_s, memory_bytes):
-                told += 1
-                if told > BEATS_FREE + BEATS_A_SECOND * (time.monotonic() - began):
-                    raise RemoteProtocolError("the server floods us with PROGRESS")
+                link.count_beat()
                 tell("queued" if phase == "queued" else "running", cpu_s, memory_bytes)
             case Decline(reason, text, curves):
                 if reason not in ("full", "license_in_use"):
@@ -121,10 +115,13 @@ def execute(
                 if result.outcome not in OUTCOMES:
                     raise RemoteProtocolError(f"a result of the unknown outcome {result.outcome[:40]!r}")
             case Stdout():
+                link.count_body()
                 link.transport.receive_body(stdout.write)
             case Stderr():
+                link.count_body()
                 link.transport.receive_body(stderr.write)
             case Output() as output:
+                link.count_body()
                 tell("receiving", 0.0, 0)
                 _receive_output(order, output, incoming, link)
             case Delivered(curves):

@@ -45,8 +45,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--policy",
         metavar="NAME",
-        help="how hosts are chosen: plan (default), plan-no-backups, lowest, lowest-burst, random, cores, round-robin,"
-        " first, cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
+        help="how hosts are chosen: plan (default), plan-break-even, plan-no-backups, lowest, lowest-burst, random,"
+        " cores, round-robin, first, cpu, load-average, in-flight, two-choices, prequal, sparrow, or FILE.py:NAME",
     )
     parser.add_argument(
         "--require-isolation",

@@ -107,6 +107,10 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
         changes["key_file"] = key_file
     if options.insecure:
         changes["insecure"] = True
+    if environ.get("RAKEFARM_RESULT_CACHE") or environ.get("RAKEFARM_RESULT_CACHE_SIZE"):
+        from rakefarm.result_cache import place_of
+
+        changes["result_cache"], changes["result_cache_size"] = place_of(settings, environ)
     given = _named_hosts(options, environ)
     if given:
         changes["hosts"] = (given,)

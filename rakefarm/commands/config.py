@@ -13,7 +13,8 @@ from rakefarm.commands.client_options import choose_hosts, client_settings
 from rakefarm.config import ClientSettings, ConfigError, ServerSettings, load_origins, load_settings
 from rakefarm.exitcodes import ExitStatus
 
-CLIENT_VARIABLES = ("jobs", "local_slots", "fallback", "require_isolation", "policy", "key_file", "hosts")
+CLIENT_VARIABLES = ("jobs", "local_slots", "fallback", "require_isolation", "policy", "key_file", "hosts",
+                    "result_cache", "result_cache_size")  # fmt: skip
 SERVER_VARIABLES = ("address", "port", "slots", "workers", "cache_size", "bid", "key_file", "audit_log")
 """Settings that have a variable, RAKEFARM_ and the name in capitals."""
 FILLED_IN = "this machine"

@@ -14,6 +14,7 @@ from rakefarm.market.each import (
     prequal_like,
     random_by_cores,
 )
+from rakefarm.market.overheads import WithOverheads
 from rakefarm.market.plan import PlanPolicy
 from rakefarm.market.policy import Policy, View
 from rakefarm.market.sparrow import SparrowPolicy
@@ -22,6 +23,7 @@ DEFAULT = "plan"
 
 POLICIES: Mapping[str, Callable[[View], Policy]] = {
     "plan": PlanPolicy,
+    "plan-break-even": lambda view: PlanPolicy(WithOverheads(view)),
     "plan-no-backups": lambda view: PlanPolicy(view, backups=False),
     "lowest": lambda view: EachPolicy(view, lowest),
     "lowest-burst": lambda view: EachPolicy(view, lowest, burst=True),

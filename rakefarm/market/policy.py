@@ -204,6 +204,10 @@ class View(Protocol):
     def transfer_s(self, job: Job, host: str) -> float:
         """Seconds that sending the job's inputs to the host would take, as far as is known."""
 
+    def overhead_s(self, host: str) -> float:
+        """Seconds that an action there takes beyond its command and the sending of files, as far as is known: round
+        trips, and the work of client and host."""
+
 
 class Policy(Protocol):
     """Decides. Made anew for each build; `handle` takes less than a millisecond."""

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from rakefarm.config import ConfigError
 from rakefarm.security import keys
+from rakefarm.security.aside import run_aside
 
 FILE_NAME = "server.pem"
 LIFE_DAYS = 36_500
-_MISSING = 9
 
 
 def own_certificate(environ: Mapping[str, str]) -> str:
@@ -25,35 +25,22 @@ def own_certificate(environ: Mapping[str, str]) -> str:
         return path
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        _make_aside(path)
+        run_aside(lambda: _make_at(path))
     except OSError as error:
         raise ConfigError(f"{error.filename or path}: {error.strerror}; set tls_certificate in server.toml") from error
     return path
 
 
-def _make_aside(path: str) -> None:
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            keys.write_private(path, _make())
-            status = 0
-        except ImportError:
-            status = _MISSING
-        except OSError as error:
-            status = 100 + min(error.errno or 0, 99)
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status == _MISSING:
+def _make_at(path: str) -> None:
+    try:
+        keys.write_private(path, _make())
+    except ImportError as error:
         raise ConfigError(
             "a key needs TLS, and TLS a certificate: install the library that makes one (pip install cryptography),"
             " or set tls_certificate in server.toml"
-        )
-    if status > 100:
-        raise OSError(status - 100, os.strerror(status - 100), path)
-    if status:
-        raise ConfigError(f"{path}: no certificate could be made (status {status}); set tls_certificate in server.toml")
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; set tls_certificate in server.toml") from error
 
 
 def _make() -> bytes:

@@ -21,6 +21,8 @@ from rakefarm.wire import Role
 from rakefarm.wire.messages import PROTOCOL_NAME, PROTOCOL_VERSIONS, Challenge, Error, Hello, Message, Proof
 
 if TYPE_CHECKING:
+    import ssl
+
     from rakefarm.security.tls import TlsStream
 
 NOT_ADMITTED = "the key was not accepted: this server does not have it, or has another of that name"
@@ -53,10 +55,11 @@ class Visitor(Struct, frozen=True):
 
 
 class Admission:
-    """A worker's keys, and what it asks of who comes. For any thread."""
+    """A worker's keys, and what it asks of who comes. For any thread. Raises ConfigError when TLS can't be had."""
 
     def __init__(self, entrance: Entrance) -> None:
         self._entrance = entrance
+        self._context, self._certificate = entrance.open_tls()
         self._keyring: keys.Keyring = {}  # where the file has become bad since the start, nobody is admitted
         self.reread()
 
@@ -86,7 +89,7 @@ class Admission:
         Raises Refused, Lost or a protocol error.
         """
         entrance = self._entrance
-        tls = self._encrypt(transport, on_first_byte) if entrance.context is not None else None
+        tls = self._encrypt(transport, self._context, on_first_byte) if self._context is not None else None
         hello = transport.receive()
         if hello is None:
             return None
@@ -101,7 +104,9 @@ class Admission:
             user = f"user {_check_user(transport.socket)}"
         return Visitor(user, entrance.authentication, hello.client, hello.software, version)
 
-    def _encrypt(self, transport: Transport, on_first_byte: Callable[[], None]) -> "TlsStream":
+    def _encrypt(
+        self, transport: Transport, context: "ssl.SSLContext", on_first_byte: Callable[[], None]
+    ) -> "TlsStream":
         from rakefarm.security.tls import FIRST_BYTE, TlsFailed, TlsStream
 
         transport.keep_deadline()
@@ -114,8 +119,7 @@ class Admission:
         on_first_byte()
         if first != FIRST_BYTE:
             raise NotAdmitted("key", f"this server speaks TLS and asks for a {self._entrance.authentication}")
-        assert self._entrance.context is not None
-        tls = TlsStream(transport.socket, self._entrance.context, server_side=True)
+        tls = TlsStream(transport.socket, context, server_side=True)
         try:
             tls.handshake(transport.keep_deadline)
         except OSError as error:
@@ -132,7 +136,7 @@ class Admission:
         if answer is None or isinstance(answer, Error):
             return None
         proof = _expect_proof(answer)
-        certificate = self._entrance.certificate
+        certificate = self._certificate
         key = check_client(self._keyring, proof.key, proof.proof, hello.nonce, nonce, certificate)
         if key is None:
             raise NotAdmitted("key", NOT_ADMITTED)

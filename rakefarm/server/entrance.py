@@ -18,6 +18,7 @@ from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.hosts import UNIX
 from rakefarm.logs import logger
 from rakefarm.security import keys
+from rakefarm.security.aside import run_aside
 from rakefarm.security.local import short_path
 from rakefarm.security.network import is_loopback
 
@@ -33,33 +34,46 @@ class StartError(Exception):
 
 
 class Entrance(Struct, frozen=True):
-    """The rule. `authentication` is one of wire.messages.AUTHENTICATIONS; `context` None without TLS; `certificate` in
-    DER; `key_file` empty without a key, else what each worker reads for itself."""
+    """The rule, and the files that it goes by, which each worker reads for itself: the listener holds no secret, since
+    those that run commands come of it. `authentication` is one of wire.messages.AUTHENTICATIONS; `key_file` is empty
+    without a key, the others without TLS."""
 
     authentication: str
-    context: "ssl.SSLContext | None" = None
-    certificate: bytes = b""
     key_file: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    tls_authority: str = ""
 
     @property
     def proves(self) -> bool:
         """Whether a client has anything to prove over the network."""
-        return self.context is not None
+        return bool(self.tls_certificate)
 
-    def check_again(self) -> None:
-        """See whether the keys, which may have changed, can be used. Raises ConfigError."""
+    def check(self) -> None:
+        """See whether the files, which may have changed, can be used. Raises ConfigError."""
         if self.key_file:
-            keys.read_keys(self.key_file)
+            run_aside(lambda: _check_keys(self.key_file))
+        if self.proves:
+            run_aside(self.open_tls)
+
+    def open_tls(self) -> "tuple[ssl.SSLContext | None, bytes]":
+        """In a worker: what its connections are encrypted with, and the certificate in DER; None and empty without TLS.
+
+        Raises ConfigError.
+        """
+        if not self.proves:
+            return None, b""
+        from rakefarm.security import tls
+
+        context = tls.server_context(self.tls_certificate, self.tls_private_key, self.tls_authority)
+        return context, tls.certificate_bytes(self.tls_certificate)
 
 
 def prepare(settings: ServerSettings, environ: Mapping[str, str]) -> Entrance:
-    """The rule for these settings, its files read and, where need be, made. Raises ConfigError."""
+    """The rule for these settings, its files looked at and, where need be, made. Raises ConfigError."""
     if settings.address.startswith(UNIX):
         return Entrance("user")
     key_file = keys.find_path(settings.key_file, environ)
-    if key_file:
-        if not keys.read_keys(key_file):
-            raise ConfigError(f"{key_file}: there is no key in it; make one with: rakefarm key new")
     if key_file or settings.tls_authority:
         return _encrypted(settings, environ, key_file)
     local = all(is_loopback(address) for address in _addresses(settings.address))
@@ -72,11 +86,21 @@ def prepare(settings: ServerSettings, environ: Mapping[str, str]) -> Entrance:
 
 
 def _encrypted(settings: ServerSettings, environ: Mapping[str, str], key_file: str) -> Entrance:
-    from rakefarm.security import certificate, tls
+    from rakefarm.security import certificate, tls  # noqa: F401 - the workers share what is imported here
 
+    if key_file:
+        run_aside(lambda: _check_keys(key_file))
     path = settings.tls_certificate or certificate.own_certificate(environ)
-    context = tls.server_context(path, settings.tls_private_key, settings.tls_authority)
-    return Entrance("key" if key_file else "certificate", context, tls.certificate_bytes(path), key_file)
+    entrance = Entrance(
+        "key" if key_file else "certificate", key_file, path, settings.tls_private_key, settings.tls_authority
+    )
+    entrance.check()
+    return entrance
+
+
+def _check_keys(path: str) -> None:
+    if not keys.read_keys(path):
+        raise ConfigError(f"{path}: there is no key in it; make one with: rakefarm key new")
 
 
 def warn(entrance: Entrance, uids: str) -> None:

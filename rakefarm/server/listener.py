@@ -234,7 +234,7 @@ class Listener:
         bid = f" bid={self._settings.bid}" if self._settings.bid != DEFAULT else ""
         print(
             f"listening on {where} slots={self._settings.slots} {self._confinement}"
-            f" authentication={self._entrance.authentication} encryption={'tls' if self._entrance.context else 'none'}"
+            f" authentication={self._entrance.authentication} encryption={'tls' if self._entrance.proves else 'none'}"
             f" speed={self._scoreboard.speed:.2f}{emulated}{bid}",
             flush=True,
         )
@@ -252,7 +252,7 @@ class Listener:
     def _read_again(self) -> None:
         try:
             fresh = self._reload()
-            self._entrance.check_again()
+            self._entrance.check()
             audit.check(fresh.audit_log)
             settings = structs.replace(
                 fresh,

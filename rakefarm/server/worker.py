@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -14,8 +13,9 @@ import time
 from msgspec import Struct
 
 from rakefarm import transport
-from rakefarm.config import ServerSettings
+from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.logs import logger
+from rakefarm.open_files import allow_more
 from rakefarm.server import door, handoff
 from rakefarm.server.admission import Admission
 from rakefarm.server.audit import AuditLog
@@ -41,6 +41,8 @@ class WayIn(Struct, frozen=True):
 
 BOOT_FAILED = 3
 """Exit status of a worker that can't even start: starting another would fail the same way."""
+NOT_NOW = 4
+"""Of one that finds its files other than they were at the start: somebody may be changing them."""
 STACK_BYTES = 512 << 10
 """A thread's stack; a thousand idle connections are a thousand of these, touched for some 20 kB each."""
 GC_ALLOCATIONS = 20_000
@@ -68,13 +70,16 @@ def run_worker(
     gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
     try:
         executors = Executors([channel], confinement, directory, settings.slots)
-        _raise_open_files()  # only now: commands get the limit that the server was started with
+        allow_more()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory, confinement.uid)
         store = Store(settings.cache_directory, settings.cache_size, settings.workers)
         worker_grants = grants.open(number)
         audit = AuditLog(settings.audit_log)
         # Only now: the process that starts executors must not have the keys in its memory.
         admission = Admission(way_in.entrance)
+    except ConfigError as error:
+        logger.error("a worker can't start, and another will try: %s", error)
+        return NOT_NOW
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else "its directories"
         logger.error("a worker can't start: %s: %s", place, error.strerror)
@@ -96,13 +101,6 @@ def run_worker(
         worker_grants.give_tokens_back()
         sandbox.remove()
     return 0
-
-
-def _raise_open_files() -> None:
-    """Let us hold as many connections as the system allows; each is one open file, each command a few."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _give_memory_back() -> None:

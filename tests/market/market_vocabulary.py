@@ -69,6 +69,7 @@ class HandView:
         self.time_s = 100.0
         self.chances: deque[float] = deque()
         self.transfers: dict[str, float] = {}
+        self.overheads: dict[str, float] = {}
 
     def now(self) -> float:
         return self.time_s
@@ -78,6 +79,9 @@ class HandView:
 
     def transfer_s(self, job: Job, host: str) -> float:
         return self.transfers.get(host, 0.0)
+
+    def overhead_s(self, host: str) -> float:
+        return self.overheads.get(host, 0.0)
 
 
 def of_kind(effects: Iterable[Effect], kind: type[Effect]) -> list[Effect]:
@@ -283,6 +287,9 @@ class Client:
         return self.world.random.random()
 
     def transfer_s(self, job: Job, host: str) -> float:
+        return 0.0
+
+    def overhead_s(self, host: str) -> float:
         return 0.0
 
     def start_set(self, jobs: Sequence[Job]) -> None:

@@ -2,10 +2,13 @@
 
 import contextlib
 import itertools
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from calls_vocabulary import Calls
 from farm_vocabulary import Project, commands_on, wait_until_idle
 from server_vocabulary import Server, StartServer, open_server, wait_until
 
@@ -69,3 +72,18 @@ def farm(shared_servers: tuple[Server, ...]) -> Iterator[tuple[Server, ...]]:
     yield shared_servers
     for server in shared_servers:
         wait_until_idle(server)
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Iterator[Calls]:
+    """A directory without hosts; the helper is ended in the end."""
+    path = tmp_path / "project"
+    path.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix="rfcc-"))  # a socket's path is short
+    made = Calls(path, scratch)
+    try:
+        yield made
+        made.call("--stop")
+        wait_until(lambda: not (scratch / "run/socket").exists(), "the helper is gone")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -56,8 +56,11 @@ def digest_of(path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("output", ["file", "stream"])
-def test_a_gigabyte_each_way_stays_out_of_memory(project: Project, start_server: StartServer, output: str) -> None:
-    server = start_server("--slots", "1", "--workers", "1")
+def test_a_gigabyte_each_way_stays_out_of_memory(
+    project: Project, start_server: StartServer, tmp_path: Path, output: str
+) -> None:
+    (tmp_path / "server.toml").write_text('[limits]\nstdout_size = "2G"', encoding="utf-8")
+    server = start_server("--slots", "1", "--workers", "1", "--config", str(tmp_path / "server.toml"))
     # One small build, so that what is loaded once is loaded: that is what idle means.
     project.write("in", bytes(2 << 20))
     command = "remote-cp in out" if output == "file" else "remote-cat in"

@@ -2,7 +2,6 @@
 who is killed gives back, and nobody starves."""
 
 import math
-import socket
 import struct
 import threading
 import time
@@ -11,17 +10,17 @@ from pathlib import Path
 
 import pytest
 from farm_vocabulary import Built, Event, Project, wait_until_idle
+from liar_vocabulary import CURVE, OFFER, Liar, Say, say
 from msgspec import structs
 from server_vocabulary import Client as Speaker
 from server_vocabulary import Server, StartServer, a_task, file_for_commands, wait_until
 
 from rakefarm.market.calibration import herd_of
-from rakefarm.market.curve import Curve
 from rakefarm.market.policies import POLICIES
 from rakefarm.market.runs import read_runs
-from rakefarm.transport import Lost, Transport
-from rakefarm.wire import Connection, ProtocolError, Role, codec
-from rakefarm.wire.messages import Decline, Execute, Hello, Message, Need, Offer, Quote, QuoteRequest, Wait, Welcome
+from rakefarm.transport import Transport
+from rakefarm.wire import codec
+from rakefarm.wire.messages import Decline, Need, Offer, Quote, QuoteRequest, Wait
 
 
 def small_project(project: Project) -> Project:
@@ -137,28 +136,6 @@ def test_two_actions_that_need_the_one_licence_never_overlap(
 
 # --- hosts that lie ---------------------------------------------------------------------------------------
 
-CURVE = Curve(
-    cores=4,
-    slots=4,
-    speed=1.0,
-    busy=0.0,
-    busy_in_all=0.0,
-    running=0,
-    waiting=0,
-    version=1,
-    valid_s=1.0,
-    free_in_s=(0.0,) * 4,
-)
-OFFER = Offer(price=1e-6, seconds=1e-6, terms=(), lease=0, valid_s=1.0, curve=CURVE)
-
-
-Say = Callable[[Transport, Offer], None]
-"""How an offer is given."""
-
-
-def say(transport: Transport, offer: Offer) -> None:
-    transport.send(Quote(offer))
-
 
 def say_twice(transport: Transport, offer: Offer) -> None:
     data = codec.encode(Quote(offer))
@@ -178,54 +155,6 @@ def say_nan(transport: Transport, offer: Offer) -> None:
 
 def say_rubbish(transport: Transport, offer: Offer) -> None:
     transport.socket.sendall(b"HTTP/1.1 200 OK\r\n\r\nprice: 1\n" * 10)
-
-
-class Liar:
-    """A server that greets well, answers every question with `offer` (None: never), and counts what it is asked."""
-
-    def __init__(self, offer: Offer | None, say: Say = say) -> None:
-        self._offer = offer
-        self._say = say
-        self.asked = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.executes = 0
-        self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._sockets.append(sock)
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        transport = Transport(sock, Connection(Role.SERVER))
-        try:
-            while (message := transport.receive()) is not None:
-                assert not isinstance(message, bytes)
-                self._answer(transport, message)
-        except (Lost, ProtocolError, OSError):
-            pass
-
-    def _answer(self, transport: Transport, message: Message) -> None:
-        match message:
-            case Hello():
-                transport.send(Welcome(1, (), b"", "loopback", "liar", "0", 4, 4, "none", ()))
-            case QuoteRequest() | Wait() if self._offer is not None:
-                self.asked += 1
-                lease = 1 if isinstance(message, Wait) else 0
-                self._say(transport, structs.replace(self._offer, lease=lease))
-            case Execute():
-                self.executes += 1
-
-    def close(self) -> None:
-        self._listener.close()
-        for sock in self._sockets:
-            sock.close()
 
 
 @pytest.fixture
