@@ -1,6 +1,7 @@
 """What is made from the parsers is fresh and can be read, and what a service manager is told is told."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from server_vocabulary import ROOT, Server, StartServer
 
 from rakefarm.cli import main
+from rakefarm.commands.completion import PROGRAMS
 from rakefarm.server.service_manager import notify
 
 
@@ -20,7 +22,7 @@ def test_the_man_pages_are_fresh() -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run {script}"
 
 
-@pytest.mark.parametrize("program", ["rakefarm", "rake-p", "rakeserver"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_bash_can_read_its_completion(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("shtab")
     assert main(["completion", "bash", "--program", program]) == 0
@@ -35,6 +37,44 @@ def test_other_shells_get_theirs(shell: str, capsys: pytest.CaptureFixture[str])
     assert main(["completion", shell]) == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("doctor", "completion", "calibrate"))
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
+def test_fish_completes_by_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    for program in ("rakefarm", "rake-p"):
+        assert main(["completion", "fish", "--program", program]) == 0
+        (tmp_path / f"{program}.fish").write_text(capsys.readouterr().out)
+    (tmp_path / "Rakefile.mine").touch()
+
+    def completed(line: str) -> list[str]:
+        sources = "; ".join(f"source {tmp_path}/{program}.fish" for program in ("rakefarm", "rake-p"))
+        words = ["fish", "--no-config", "-c", f"{sources}; complete -C '{line}'"]
+        done = subprocess.run(
+            words, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return [each.partition("\t")[0] for each in done.stdout.splitlines()]
+
+    assert completed("rakefarm doc") == ["doctor"]
+    assert completed("rake-p --fallb") == ["--fallback"]
+    assert set(completed("rake-p --fallback ")) >= {"next", "local", "never"}
+    assert "Rakefile.mine" in completed("rake-p -f Rake")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh here")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_zsh_takes_it(program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    assert main(["completion", "zsh", "--program", program]) == 0
+    (tmp_path / f"_{program}").write_text(capsys.readouterr().out)
+    script = (
+        f"fpath=({tmp_path} $fpath); autoload -Uz compinit && compinit -u -D && print $_comps[{program}] && zsh -n $1"
+    )
+    words = ["zsh", "-f", "-c", script, "zsh", str(tmp_path / f"_{program}")]
+    done = subprocess.run(words, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"_{program}\n", "")
+    assert "_files" in (tmp_path / f"_{program}").read_text()
 
 
 @pytest.mark.parametrize("name", ["path", "abstract"])

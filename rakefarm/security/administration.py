@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = commands.add_parser("show", help="list names and fingerprints")
     show.add_argument("name", nargs="?", metavar="NAME", help="this one only")
     show.add_argument("--secret", action="store_true", help="print the tokens themselves: whoever sees one has the key")
-    add = commands.add_parser("add-host", help="put a key, made if there is none, onto other machines through your own ssh")
+    add = commands.add_parser("add-host", help="put a key, made if there is none, onto machines through your own ssh")
     add.add_argument("hosts", nargs="+", metavar="HOST", help="[user@]host, as ssh takes it")
     add.add_argument("--name", metavar="NAME", default="", help="which key (default: the first of the file)")
     for command in (new, show, add):
