@@ -1,6 +1,7 @@
 """What is made from the parsers is fresh and can be read, and what a service manager is told is told."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -75,6 +76,25 @@ def test_zsh_takes_it(program: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     done = subprocess.run(words, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"_{program}\n", "")
     assert "_files" in (tmp_path / f"_{program}").read_text()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here to read them")
+@pytest.mark.parametrize("name", ["rakeserver.service", "rakeserver-user.service"])
+def test_the_units_are_right(name: str, tmp_path: Path) -> None:
+    text = re.sub(r"(?<=^ExecStart=)\S+", "/bin/true", (ROOT / "configs" / name).read_text(), flags=re.M)
+    unit = tmp_path / "rakeserver.service"
+    unit.write_text(text)
+    scope = ["--user"] if "user" in name else []
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+
+    def analyzed(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = ["systemd-analyze", *words, str(unit)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    verified = analyzed("verify", "--man=no", *scope)
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+    if not scope:
+        assert analyzed("security", "--offline=true", "--threshold=35", "--no-pager").returncode == 0
 
 
 @pytest.mark.parametrize("name", ["path", "abstract"])
