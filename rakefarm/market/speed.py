@@ -8,13 +8,17 @@ ONE_STEP = 3.0
 SHORTEST_S = 0.02
 """Below this the start of a process outweighs the work."""
 
+LEAST_ALONE_S = 1e-6
+"""A share of a core so small that this is left of the time tells nothing."""
+
 
 def learn_speed(speed: float, work_s: float, elapsed_s: float, share: float) -> float:
     """The host's speed after an action of `work_s` predicted reference seconds took `elapsed_s`, getting `share` (0 to
     1) of a core: a moving average of work / (elapsed × share), in the logarithm so that twice and half weigh alike."""
-    if work_s < SHORTEST_S or elapsed_s < SHORTEST_S or share <= 0.0:
+    alone_s = elapsed_s * share
+    if work_s < SHORTEST_S or elapsed_s < SHORTEST_S or alone_s < LEAST_ALONE_S:
         return speed
-    seen = work_s / (elapsed_s * share)
+    seen = work_s / alone_s
     ratio = min(max(seen / speed, 1.0 / ONE_STEP), ONE_STEP)
     learned: float = speed * ratio**LEARNED_SHARE
     return min(max(learned, SLOWEST), FASTEST)

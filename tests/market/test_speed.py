@@ -37,7 +37,14 @@ def test_twice_and_half_weigh_alike() -> None:
 
 @pytest.mark.parametrize(
     ("work_s", "elapsed_s", "share"),
-    [(SHORTEST_S / 2, 1.0, 1.0), (1.0, SHORTEST_S / 2, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, -1.0), (0.0, 5.0, 1.0)],
+    [
+        (SHORTEST_S / 2, 1.0, 1.0),
+        (1.0, SHORTEST_S / 2, 1.0),
+        (1.0, 1.0, 0.0),
+        (1.0, 1.0, 5e-324),
+        (1.0, 1.0, -1.0),
+        (0.0, 5.0, 1.0),
+    ],
 )
 def test_what_says_nothing_changes_nothing(work_s: float, elapsed_s: float, share: float) -> None:
     assert learn_speed(1.5, work_s, elapsed_s, share) == 1.5
