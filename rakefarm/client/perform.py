@@ -123,6 +123,8 @@ class Performer:
             quoted_as=assignment.quoted_as,
             runner_up=award.runner_up,
             runner_up_price=award.runner_up_price,
+            slowness=award.slowness,
+            runner_up_slowness=award.runner_up_slowness,
             backup=assignment.is_backup,
         )
         if copies is None:
