@@ -23,9 +23,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 
-from msgspec import Struct
-
 from rakefarm.market.backups import Backups, Run
+from rakefarm.market.choice import Choice, Held
 from rakefarm.market.curve import Curve, expected_s
 from rakefarm.market.known_host import FIRST_PAUSE_S, KnownHost, Pause
 from rakefarm.market.policy import (
@@ -96,7 +95,7 @@ class PlanPolicy:
                 known.read(curve, self._view.now())
                 pause = known.lacking.setdefault(job.needs, Pause()) if lacking else known.full
                 pause.begin(self._view.now())
-                self._leave(job, host)
+                return self._leave(job, host)
             case SlotFree(host, curve, job):
                 known = self._host(host)
                 known.read(curve, self._view.now())
@@ -116,7 +115,7 @@ class PlanPolicy:
                         return self._refill(known, curve) or self._plan(host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
-                self._leave(job, host)
+                return self._leave(job, host)
             case Superseded(job, host):
                 self._end(job, host, stopped=True)
                 self._backups.settle(job)  # the word that it is done elsewhere may come later
@@ -124,7 +123,7 @@ class PlanPolicy:
                 self._pending = deque(pending for pending in self._pending if pending.number != job.number)
             case HostUp(facts):
                 self._hosts[facts.name] = KnownHost(facts.name, facts.slots)
-                return [Ask(job, (facts.name,)) for job in self._sorts()]
+                return [effect for job in self._sorts() for effect in self._ask_new_hosts(job)]
             case HostDown(host):
                 self._hosts.pop(host, None)
                 self._unheard.discard(host)
@@ -142,12 +141,19 @@ class PlanPolicy:
         self._wake_at = math.inf
         # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
         self._hosts = {facts.name: KnownHost(facts.name, facts.slots) for facts in hosts}
-        names = tuple(self._hosts)
-        if not names or not jobs:
+        if not hosts or not jobs:
             return []
-        self._unheard = set(names)
+        self._unheard = set(self._hosts)
         self._answers_until = self._view.now() + min(ANSWERS_S, ANSWERS_SHARE * self._pending[0].work_s)
-        return [*[Ask(job, names) for job in self._sorts()], WakeAt(self._answers_until)]
+        asks = [effect for job in self._sorts() for effect in self._ask_new_hosts(job)]
+        return [*asks, WakeAt(self._answers_until)]
+
+    def _ask_new_hosts(self, job: Job) -> list[Effect]:
+        """Ask those that have not been asked for such jobs: a host may have come when none was pending."""
+        new = [host for host in self._hosts.values() if job.task not in host.asked]
+        for host in new:
+            host.asked.add(job.task)
+        return [Ask(job, tuple([host.name for host in new]))] if new else []
 
     def _sorts(self) -> list[Job]:
         """One job of each sort that is pending."""
@@ -171,11 +177,13 @@ class PlanPolicy:
         if seconds:
             self._record.learn(host, run.work_s, seconds - run.sending_s)
 
-    def _leave(self, job: Job, host: str) -> None:
+    def _leave(self, job: Job, host: str) -> list[Effect]:
         """Nothing came of it there: unless a copy runs, it is to be awarded again."""
         self._end(job, host)
-        if not self._backups.is_running(job):
-            self._pending.appendleft(job)
+        if self._backups.is_running(job):
+            return self._plan()
+        self._pending.appendleft(job)
+        return [*self._ask_new_hosts(job), *self._plan()]
 
     # --- the plan -------------------------------------------------------------------------------------
 
@@ -192,9 +200,9 @@ class PlanPolicy:
             for host in self._hosts.values()
             if host.curve is not None
         }
-        held: _Held | None = None
+        held: Held | None = None
         if held_for is not None and startable in places:
-            held = _Held(startable, held_for.needs)
+            held = Held(startable, held_for.needs)
             times = places[startable]
             insort(times, times.pop(0) + self._typical(self._hosts[startable]))  # to others it is taken
         wanted: dict[str, list[Job]] = {}
@@ -243,19 +251,19 @@ class PlanPolicy:
             effects.append(WakeAt(look_at))
         return effects
 
-    def _begin(self, kind: type[Award], job: Job, best: "_Choice", second: "_Choice | None", now: float) -> Award:
-        host = best.host
+    def _begin(self, kind: type[Award], job: Job, best: Choice, second: Choice | None, now: float) -> Award:
+        host, others = best.host, _runner_up(job, second)
+        slowness = host.slowness(job)
         host.taken += 1
         host.ours += 1
         sending = self._view.transfer_s(job, host.name)
         # At a whole core's rate, and by the host's own word: what was learned before must not count twice.
         work = (best.run - sending) * host.speed if job.known else 0.0
         self._backups.begin(Run(job, host.name, now, best.finish, sending, work))
-        others = (second.host.name, second.cost) if second is not None else ("", None)
-        return kind(job, host.name, best.cost, best.finish, True, *others)
+        return kind(job, host.name, best.cost, best.finish, True, others[0], others[1], slowness, others[2])
 
     def _back_up(
-        self, places: dict[str, list[float]], wanted: dict[str, list[Job]], held: "_Held | None", now: float
+        self, places: dict[str, list[float]], wanted: dict[str, list[Job]], held: Held | None, now: float
     ) -> tuple[list[Effect], float]:
         """Copies of what is overdue, before anything else gets a slot; and when one that isn't worth it yet will be."""
         look_at = math.inf
@@ -350,13 +358,13 @@ class PlanPolicy:
         return work / host.rate
 
     def _best(
-        self, job: Job, places: dict[str, list[float]], held: "_Held | None", now: float, without: str = ""
-    ) -> "_Choice | None":
+        self, job: Job, places: dict[str, list[float]], held: Held | None, now: float, without: str = ""
+    ) -> Choice | None:
         """The host where the job finishes first, of all `without` one."""
         avoided = self._avoid.get(job.number, ())
         if len(avoided) >= len(places):
             avoided = ()
-        best: _Choice | None = None
+        best: Choice | None = None
         for name, times in places.items():
             host = self._hosts[name]
             if job.task not in host.factors or job.task in host.refuses or name in avoided or name == without:
@@ -369,27 +377,5 @@ class PlanPolicy:
             finish = max(start, transfer) + run
             cost = finish + run * max(host.factors.get(job.task, 1.0) - 1.0, 0.0)
             if best is None or cost < best.cost:
-                best = _Choice(host, cost, start, finish, run + transfer)
+                best = Choice(host, cost, start, finish, run + transfer)
         return best
-
-
-class _Choice(Struct):
-    """A host for a job: what it costs there (the price, and the time until it can start), when it starts and ends
-    (seconds from now), and how long it occupies a slot."""
-
-    host: KnownHost
-    cost: float
-    start: float
-    finish: float
-    run: float
-
-
-class _Held(Struct, frozen=True):
-    """A slot that a host holds for us, and for which needs."""
-
-    host: str
-    needs: object
-
-    def fits(self, host: str, job: Job) -> bool:
-        """Whether the job may use it, on that host."""
-        return host == self.host and job.needs == self.needs

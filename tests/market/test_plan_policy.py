@@ -61,6 +61,17 @@ def slot_free(host: str, free: Curve, needs: object = None) -> SlotFree:
 # --- event by event ---------------------------------------------------------------------------------------
 
 
+def test_a_host_that_came_when_no_job_was_pending_is_asked_for_one_that_comes_back(plan: PlanPolicy) -> None:
+    (job,) = make_jobs(1.0)
+    plan.handle(SetStarted((job,), facts("first")))
+    plan.handle(Quoted(job, "first", 1.0, 1.0, FREE))
+    assert awards_of(plan.handle(slot_free("first", FREE))) == [(0, "first")]
+    assert not asks_of(plan.handle(HostUp(HostFacts("late", 1, 1))))
+    plan.handle(HostDown("first"))
+    assert asks_of(plan.handle(Lost(job, "first"))) == [(0, ("late",))]
+    assert waits_of(plan.handle(Quoted(job, "late", 1.0, 1.0, FREE))) == ["late"]
+
+
 def test_a_set_begins_with_one_question_a_sort_to_every_host(plan: PlanPolicy) -> None:
     jobs = (Job(0, 1.0, "compile"), Job(1, 3.0, "compile"), Job(2, 2.0, "link"))
     asked = asks_of(plan.handle(SetStarted(jobs, facts("a", "b"))))
@@ -124,6 +135,24 @@ def test_an_award_tells_who_would_have_been_next_and_at_what_price(plan: PlanPol
     alone.handle(Quoted(jobs[0], "a", 2.0, 2.0, FREE))
     (award,) = [effect for effect in alone.handle(slot_free("a", FREE)) if isinstance(effect, Award)]
     assert (award.runner_up, award.runner_up_price) == ("", None)
+
+
+def test_an_award_tells_what_of_the_prices_is_slowness_that_was_seen(view: HandView, plan: PlanPolicy) -> None:
+    jobs = make_jobs(1.0, 1.0, 1.0, known=True)
+    plan.handle(SetStarted(jobs, facts("a", "b")))
+    for host in ("a", "b"):
+        plan.handle(Quoted(jobs[0], host, 2.0, 1.0, FREE))
+    (first,) = of_kind(plan.handle(slot_free("a", FREE)), Award)
+    assert isinstance(first, Award) and (first.slowness, first.runner_up_slowness) == (0.0, 0.0)
+    view.time_s += 4.0
+    plan.handle(Finished(first.job, "a", 4.0, curve(100.0, running=1), True))  # four times what it said
+    (second,) = of_kind(plan.handle(slot_free("b", FREE)), Award)
+    assert isinstance(second, Award) and (second.host, second.slowness, second.runner_up) == ("b", 0.0, "a")
+    assert second.runner_up_slowness == pytest.approx(2 * (4.1 / 1.1 - 1.0), rel=0.01)
+    plan.handle(HostDown("b"))
+    (third,) = of_kind(plan.handle(slot_free("a", FREE)), Award)
+    assert isinstance(third, Award) and third.price == pytest.approx(2.0 + third.slowness)
+    assert third.slowness == pytest.approx(second.runner_up_slowness)
 
 
 def test_a_result_with_a_free_slot_brings_the_next_award(plan: PlanPolicy) -> None:
