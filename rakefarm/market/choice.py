@@ -17,7 +17,7 @@ class Choice(Struct):
     run: float
 
 
-def _runner_up(job: Job, second: Choice | None) -> tuple[str, float | None, float]:
+def runner_up_of(job: Job, second: Choice | None) -> tuple[str, float | None, float]:
     """Its name, its price, and what of that is its slowness."""
     return ("", None, 0.0) if second is None else (second.host.name, second.cost, second.host.slowness(job))
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from rakefarm.market.backups import Backups, Run
-from rakefarm.market.choice import Choice, Held
+from rakefarm.market.choice import Choice, Held, runner_up_of
 from rakefarm.market.curve import Curve, expected_s
 from rakefarm.market.known_host import FIRST_PAUSE_S, KnownHost, Pause
 from rakefarm.market.policy import (
@@ -252,7 +252,7 @@ class PlanPolicy:
         return effects
 
     def _begin(self, kind: type[Award], job: Job, best: Choice, second: Choice | None, now: float) -> Award:
-        host, others = best.host, _runner_up(job, second)
+        host, others = best.host, runner_up_of(job, second)
         slowness = host.slowness(job)
         host.taken += 1
         host.ours += 1
