@@ -19,6 +19,8 @@ audit:
 check-slow:
 	$(PYTHON) -m pytest -m "slow or peer or abuse" --timeout 600
 	$(PYTHON) benchmarks/identical.py
+	$(PYTHON) benchmarks/real_projects.py
+	$(PYTHON) benchmarks/torture.py
 	$(PYTHON) benchmarks/quotes.py
 	$(PYTHON) benchmarks/large_files.py
 	$(PYTHON) benchmarks/many_actions.py

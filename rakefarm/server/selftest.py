@@ -315,7 +315,7 @@ class _Client:
         digest = hashlib.sha256(self._program).digest()
         entry = Input(b"attack", b"", 0o755, 10**18, len(self._program), digest)
         task = Task("other", (), entry.size, 0.0, 0)
-        self._transport.send(Execute(0, 0, task, command.encode(), (entry,), 1, (), timeout_s, (), "selftest"))
+        self._transport.send(Execute(0, 0, task, command.encode(), (entry,), 1, (), timeout_s, (), "selftest", 0))
 
     def run(self, command: str, timeout_s: float = 0.0) -> Answer:
         """Run `command` to its end."""
