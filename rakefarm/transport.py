@@ -62,7 +62,14 @@ def configure(sock: socket.socket, unacknowledged_s: float = UNACKNOWLEDGED_S) -
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged_s * 1000))
+        limit_unacknowledged(sock, unacknowledged_s)
+
+
+def limit_unacknowledged(sock: socket.socket, seconds: float) -> None:
+    """From now on give up a TCP connection whose other end's kernel does not acknowledge what we sent for so long:
+    packets are lost, or nobody reads there and its buffers are full."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 class Transport:

@@ -13,6 +13,7 @@ from functools import partial
 
 from msgspec import Struct, structs
 
+from rakefarm import transport
 from rakefarm.capture import Capture
 from rakefarm.cc import depfile, layout
 from rakefarm.cc.closure import Closure
@@ -22,7 +23,7 @@ from rakefarm.cc.farms import Farms, HostFarm
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.here import Here
 from rakefarm.cc.inquiry import Inquiry, find_inputs, inquire
-from rakefarm.cc.misses import HIT
+from rakefarm.cc.misses import HIT, SERVED
 from rakefarm.cc.options import Role
 from rakefarm.cc.placement import Place
 from rakefarm.cc.reasons import Local, Reason
@@ -41,18 +42,23 @@ from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
 
 ATTEMPTS = 3
+SOON_S = 0.4
+"""Within this time a host's kernel acknowledges what it was sent, or its packets are lost."""
+ENTRY_BYTES, BUFFERED_BYTES = 80, 32 << 10
+"""What an input takes in an order besides its path; and what any receiver's buffers hold."""
 OWN_HEADERS = "headers like ours"
 """What a host lacks that is sent the system's headers, too."""
 SAME_NEED = Need("same", layout.SAME_PATH.decode())
 
 
 class Compiled(Struct, frozen=True):
-    """A call that was done: how it ended, and on which `host`; or `here`, and why; or with neither, that its result was
-    kept from an earlier one. `missed` says why none was found, `made` is the result, if it may be kept; `keep` keeps
-    it, and is to be called when the caller has its answer."""
+    """A call that was done: how it ended, and on which `host`, where the result may have been `kept` of an earlier one;
+    or `here`, and why; or with neither, that its result was kept by us. `missed` says why we had none, `made` is the
+    result, if it may be kept; `keep` keeps it, and is to be called when the caller has its answer."""
 
     stderr: bytes
     host: str = ""
+    kept: bool = False
     here: Local | None = None
     status: int = 0
     stdout: bytes = b""
@@ -122,7 +128,7 @@ class Engine:
         layout.check_place(inquiry, shared)
         cache = self._caches.find(request.environ)
         if cache is None:
-            return self._compile_there(inquiry, find_inputs(inquiry, self.files), shared, cancel)
+            return self._compile_there(inquiry, find_inputs(inquiry, self.files), shared, cancel, repeatable=False)
         results, counts = cache
         lookup = results.find(inquiry)
         made = lookup.made
@@ -133,8 +139,10 @@ class Engine:
             if made is None:
                 counts.add(lookup.miss.cause.name)
                 compiled = self._compile(inquiry, closure, shared, cancel)
-                kept = None if compiled.made is None else partial(keep, compiled.made)
-                return structs.replace(compiled, missed=str(lookup.miss), keep=kept)
+                if compiled.kept:
+                    counts.add(SERVED)
+                do_keep = None if compiled.made is None else partial(keep, compiled.made)
+                return structs.replace(compiled, missed=str(lookup.miss), keep=do_keep)
             keep(None)
         _put_in_place(inquiry, made)
         counts.add(HIT)
@@ -142,7 +150,7 @@ class Engine:
 
     def _compile(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
         try:
-            return self._compile_there(inquiry, closure, shared, cancel)
+            return self._compile_there(inquiry, closure, shared, cancel, repeatable=True)
         except Local as reason:
             if reason.reason not in (Reason.NO_HOST, Reason.NO_SERVER):
                 raise
@@ -150,9 +158,11 @@ class Engine:
                 run = self._here.run(inquiry, closure, gone, lambda: find_inputs(inquiry, self.files))
             return Compiled(run.stderr, here=reason, status=run.status, stdout=run.stdout, made=run.made)
 
-    def _compile_there(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
+    def _compile_there(
+        self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel, repeatable: bool
+    ) -> Compiled:
         farm = self._farms.find(inquiry.request.environ)
-        return _Attempts(self, farm, inquiry, closure, shared, cancel).run()
+        return _Attempts(self, farm, inquiry, closure, shared, cancel, repeatable).run()
 
     def same_list(self, package: layout.Package) -> bytes:
         """The file here that holds the package's list of system files."""
@@ -169,7 +179,14 @@ class _Attempts:
     """One call, tried on host after host."""
 
     def __init__(
-        self, engine: Engine, farm: HostFarm, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel
+        self,
+        engine: Engine,
+        farm: HostFarm,
+        inquiry: Inquiry,
+        closure: Closure,
+        shared: layout.Shared,
+        cancel: Cancel,
+        repeatable: bool,
     ) -> None:
         self._engine = engine
         self._farm = farm
@@ -179,6 +196,7 @@ class _Attempts:
         self._closure = closure
         self._shared_package = self._package = layout.pack(inquiry, closure, shared)
         self._cancel = cancel
+        self._repeatable = repeatable
         needs = (*(Need(key, value) for key, value in self._toolchain.needs), SAME_NEED)
         total = sum([entry.size for entry in self._package.entries])
         self._signature = _signature(self._call, self._toolchain)
@@ -189,7 +207,9 @@ class _Attempts:
         excluded: set[str] = set()
         problem = "no server answers"
         for _ in range(ATTEMPTS):
-            place = self._farm.placement.acquire(self._toolchain, self._work_s, excluded, lambda: self._cancel.gone)
+            place = self._farm.placement.acquire(
+                self._toolchain, self._work_s, excluded, lambda: self._cancel.gone, self._shared_package.name
+            )
             if place is None:
                 break
             curve: Curve | None = None
@@ -230,7 +250,9 @@ class _Attempts:
         stdout, stderr, incoming = Capture(), Capture(), Incoming()
         try:
             self._cancel.use(link)
-            executed = remote.execute(self._order(), place.member, link, incoming, stdout, stderr, _tell_nobody)
+            executed = remote.execute(
+                self._order(), place.member, link, incoming, stdout, stderr, self._limit_silence(link)
+            )
             link.acknowledge()
             result = executed.result
             if result.outcome != "exited" or result.status:
@@ -240,8 +262,9 @@ class _Attempts:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: it did not say where it ran")
             messages = b"".join(stderr.pieces()).replace(box, b"")
             made = self._finish(incoming, box, messages)
-            self._farm.learn(self._signature, self._task, result)
-            return Compiled(messages, place.member.name, made=made), executed.curve
+            if not result.kept:
+                self._farm.learn(self._signature, self._task, result)
+            return Compiled(messages, place.member.name, made=made, kept=bool(result.kept)), executed.curve
         except remote.Declined:
             self._give_back(place, link)
             link = None
@@ -262,6 +285,21 @@ class _Attempts:
             if link is not None:
                 self._give_back(place, link)
 
+    def _limit_silence(self, link: Link) -> remote.PhaseListener:
+        """Have the order acknowledged soon by the host's kernel, however busy the host is; what the link does in later
+        phases may take its time. A long order is left alone, since who can't read it yet fills buffers."""
+        sock = link.transport.socket
+        order_bytes = len(self._package.command) + sum(
+            [len(entry.path) + ENTRY_BYTES for entry in self._package.entries]
+        )
+        transport.limit_unacknowledged(sock, SOON_S if order_bytes < BUFFERED_BYTES else transport.UNACKNOWLEDGED_S)
+
+        def tell(phase: str, _cpu_s: float, _memory_bytes: int) -> None:
+            if phase == "sending":
+                transport.limit_unacknowledged(sock, transport.UNACKNOWLEDGED_S)
+
+        return tell
+
     def _give_back(self, place: Place, link: Link) -> None:
         self._cancel.use(None)
         self._farm.farm.give_back(place.member, link)
@@ -277,6 +315,7 @@ class _Attempts:
             produces=package.produces,
             timeout_s=None,
             environment=tuple([Variable(os.fsencode(n), os.fsencode(value)) for n, value in variables.items()]),
+            repeatable=self._repeatable,
             label=os.fsdecode(self._call.source)[-100:].encode("utf-8", "replace").decode(),
         )
 
@@ -338,7 +377,3 @@ def _holds(descriptor: int, text: bytes) -> bool:
         return False
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
         return content.find(text) >= 0
-
-
-def _tell_nobody(_phase: str, _cpu_s: float, _memory_bytes: int) -> None:
-    """Nobody watches single phases."""

@@ -19,6 +19,8 @@ from rakefarm.market.kind import COMPILE
 from rakefarm.wire.messages import Need, Result, Task
 
 SAVE_EACH = 500
+NETWORK_S = 0.45
+"""A host whose kernel has not accepted a connection by then is off, or out of reach: the call goes elsewhere."""
 DEFAULT_WORK_S = Coefficients().work[COMPILE]
 
 
@@ -84,7 +86,8 @@ class Farms:
             known = self._farms.get(key)
             if known is None:
                 try:
-                    farm = Farm(hosts, settings, environ, Stream(os.urandom(8).hex(), [], None))
+                    stream = Stream(os.urandom(8).hex(), [], None)
+                    farm = Farm(hosts, settings, environ, stream, network_s=NETWORK_S)
                 except ConfigError as error:
                     raise Local(Reason.NO_HOST, str(error)) from error
                 known = HostFarm(farm, Placement(farm), Experiences(self._environ), threading.Lock())

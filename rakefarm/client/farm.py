@@ -81,9 +81,12 @@ class Farm:
         environ: Mapping[str, str],
         stream: Stream,
         local: WaitReady | None = None,
+        network_s: float | None = None,
     ) -> None:
-        """`local`: where the server of this machine listens, if it is one of the hosts."""
+        """`local`: where the server of this machine listens, if it is one of the hosts. `network_s`: how long a host
+        may take to accept a connection at all, if that is less than the whole of `connect_s`."""
         self._local = local
+        self._network_s = network_s
         self._settings = settings
         self._environ = environ
         self._credentials = load_credentials(settings, hosts, environ)
@@ -166,7 +169,9 @@ class Farm:
                 return link
         try:
             place = self._place_of(member.host)
-            link = connect(place, self._environ, self._settings.connect_s, self._credentials, self._trust)
+            link = connect(
+                place, self._environ, self._settings.connect_s, self._credentials, self._trust, self._network_s
+            )
         except HostFailed as error:
             self.leave_out(member, coded(str(error), error.code))
             return None

@@ -201,19 +201,27 @@ def connect(
     connect_s: float,
     credentials: Credentials = NO_CREDENTIALS,
     trust: Trust = USUAL_TRUST,
+    network_s: float | None = None,
 ) -> Link:
     """A new link to `host`, whose port is set, past all proofs. Raises HostFailed within about `connect_s` seconds for
-    each address."""
+    each address, or `network_s` when nothing at all comes back from there."""
     for _ in range(CUT_AGAIN):
         try:
-            return _connect(host, environ, connect_s, credentials, trust)
+            return _connect(host, environ, connect_s, credentials, trust, network_s)
         except _CutShort:
             time.sleep(CUT_PAUSE_S)  # a server under a flood sends away some that were only about to prove themselves
-    return _connect(host, environ, connect_s, credentials, trust)
+    return _connect(host, environ, connect_s, credentials, trust, network_s)
 
 
-def _connect(host: Host, environ: Mapping[str, str], connect_s: float, credentials: Credentials, trust: Trust) -> Link:
-    way = reach(host, environ, credentials, connect_s)
+def _connect(
+    host: Host,
+    environ: Mapping[str, str],
+    connect_s: float,
+    credentials: Credentials,
+    trust: Trust,
+    network_s: float | None,
+) -> Link:
+    way = reach(host, environ, credentials, connect_s, network_s)
     link = Transport(way.socket, Connection(Role.CLIENT))
     proves = credentials.context is not None and host.way != "unix"
     try:

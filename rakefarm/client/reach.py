@@ -45,13 +45,16 @@ class Way:
         """Let go of all but the socket, which is the transport's."""
 
 
-def reach(host: Host, environ: Mapping[str, str], credentials: Credentials, connect_s: float) -> Way:
-    """Raises HostFailed: within about `connect_s` seconds for each address, or because it may not be talked to."""
+def reach(
+    host: Host, environ: Mapping[str, str], credentials: Credentials, connect_s: float, network_s: float | None = None
+) -> Way:
+    """Raises HostFailed: within about `connect_s` seconds for each address, or because it may not be talked to;
+    `network_s` is how long the host's kernel may take to accept, which a busy one does as fast as an idle one."""
     if host.way == "unix":
         return Way(_open_unix(host.path), connect_s)
     if host.way == "ssh":
         return _SshWay(host, environ, connect_s)
-    return Way(_open_tcp(host, credentials, connect_s), connect_s)
+    return Way(_open_tcp(host, credentials, min(connect_s, network_s or connect_s)), connect_s)
 
 
 def _open_unix(path: str) -> socket.socket:

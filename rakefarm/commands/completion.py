@@ -26,7 +26,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise ConfigError("completion needs shtab: pip install shtab") from error
     parser = options.whole_parser(options.program)
     _name_files(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
-    text = shtab.complete(parser, shell=options.shell)
+    text = shtab.complete(parser, shell=options.shell)  # nosec B604 # the name of a shell
 
     def show() -> int:
         print(text)

@@ -38,6 +38,7 @@ class KnownHost(Struct):
     full: Pause = field(default_factory=Pause)
     lacking: dict[object, Pause] = field(default_factory=dict)  # what others hold, by needs
     factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
+    asked: set[object] = field(default_factory=set)  # tasks that it was asked for
     refuses: set[object] = field(default_factory=set)  # tasks that it will never run
 
     def queue(self, job: Job, now: float) -> Wait:

@@ -87,7 +87,7 @@ class PlanPolicy:
                 known.read(curve, self._view.now())
                 pause = known.lacking.setdefault(job.needs, Pause()) if lacking else known.full
                 pause.begin(self._view.now())
-                self._leave(job, host)
+                return self._leave(job, host)
             case SlotFree(host, curve, job):
                 known = self._host(host)
                 known.read(curve, self._view.now())
@@ -107,7 +107,7 @@ class PlanPolicy:
                         return self._refill(known, curve) or self._plan(host)
             case Lost(job, host):
                 self._avoid.setdefault(job.number, set()).add(host)
-                self._leave(job, host)
+                return self._leave(job, host)
             case Superseded(job, host):
                 self._end(job, host, stopped=True)
                 self._backups.settle(job)  # the word that it is done elsewhere may come later
@@ -115,7 +115,7 @@ class PlanPolicy:
                 self._pending = deque(pending for pending in self._pending if pending.number != job.number)
             case HostUp(facts):
                 self._hosts[facts.name] = KnownHost(facts.name, facts.slots)
-                return [Ask(job, (facts.name,)) for job in self._sorts()]
+                return [effect for job in self._sorts() for effect in self._ask_new_hosts(job)]
             case HostDown(host):
                 self._hosts.pop(host, None)
             case Woken():
@@ -132,8 +132,14 @@ class PlanPolicy:
         self._wake_at = math.inf
         # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
         self._hosts = {facts.name: KnownHost(facts.name, facts.slots) for facts in hosts}
-        names = tuple(self._hosts)
-        return [Ask(job, names) for job in self._sorts()] if names else []
+        return [effect for job in self._sorts() for effect in self._ask_new_hosts(job)]
+
+    def _ask_new_hosts(self, job: Job) -> list[Effect]:
+        """Ask those that have not been asked for such jobs: a host may have come when none was pending."""
+        new = [host for host in self._hosts.values() if job.task not in host.asked]
+        for host in new:
+            host.asked.add(job.task)
+        return [Ask(job, tuple([host.name for host in new]))] if new else []
 
     def _sorts(self) -> list[Job]:
         """One job of each sort that is pending."""
@@ -156,11 +162,13 @@ class PlanPolicy:
         if seconds:
             self._record.learn(host, run.work_s, seconds - run.sending_s)
 
-    def _leave(self, job: Job, host: str) -> None:
+    def _leave(self, job: Job, host: str) -> list[Effect]:
         """Nothing came of it there: unless a copy runs, it is to be awarded again."""
         self._end(job, host)
-        if not self._backups.is_running(job):
-            self._pending.appendleft(job)
+        if self._backups.is_running(job):
+            return self._plan()
+        self._pending.appendleft(job)
+        return [*self._ask_new_hosts(job), *self._plan()]
 
     # --- the plan -------------------------------------------------------------------------------------
 

@@ -61,6 +61,17 @@ def slot_free(host: str, free: Curve, needs: object = None) -> SlotFree:
 # --- event by event ---------------------------------------------------------------------------------------
 
 
+def test_a_host_that_came_when_no_job_was_pending_is_asked_for_one_that_comes_back(plan: PlanPolicy) -> None:
+    (job,) = make_jobs(1.0)
+    plan.handle(SetStarted((job,), facts("first")))
+    plan.handle(Quoted(job, "first", 1.0, 1.0, FREE))
+    assert awards_of(plan.handle(slot_free("first", FREE))) == [(0, "first")]
+    assert not asks_of(plan.handle(HostUp(HostFacts("late", 1, 1))))
+    plan.handle(HostDown("first"))
+    assert asks_of(plan.handle(Lost(job, "first"))) == [(0, ("late",))]
+    assert waits_of(plan.handle(Quoted(job, "late", 1.0, 1.0, FREE))) == ["late"]
+
+
 def test_a_set_begins_with_one_question_a_sort_to_every_host(plan: PlanPolicy) -> None:
     jobs = (Job(0, 1.0, "compile"), Job(1, 3.0, "compile"), Job(2, 2.0, "link"))
     asked = asks_of(plan.handle(SetStarted(jobs, facts("a", "b"))))

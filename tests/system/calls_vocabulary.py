@@ -26,6 +26,8 @@ class Calls:
         self.scratch = scratch
         self.hosts: list[Server] = []
         self.result_cache_size = "0"
+        self.prefix: tuple[str, ...] = ()
+        """Words before each call: programs that execute their arguments."""
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         return {
@@ -48,7 +50,11 @@ class Calls:
     def start(self, *words: str, env: Mapping[str, str] | None = None, where: str = ".") -> "subprocess.Popen[bytes]":
         variables = self.environment(env)
         return subprocess.Popen(
-            [*CC, *words], cwd=self.path / where, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*self.prefix, *CC, *words],
+            cwd=self.path / where,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def call(self, *words: str, env: Mapping[str, str] | None = None, where: str = ".") -> tuple[int, bytes, bytes]:
@@ -75,7 +81,7 @@ class Calls:
         assert status == 0, err
         counts = {}
         for line in out.decode().splitlines():
-            found = re.match(r" *(\d+) +(?:(compiled|taken|run|files)|on (\S+)|(\w+):)", line)
+            found = re.match(r" *(\d+) +(?:(compiled|taken|served|run|files)|on (\S+)|(\w+):)", line)
             if found:
                 counts[found[2] or found[3] or found[4]] = int(found[1])
         return counts
