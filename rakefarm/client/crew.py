@@ -110,7 +110,8 @@ class Crew(Generic[Item]):
             self._queue.put(None)
         deadline = time.monotonic() + JOIN_S
         for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.ident is not None:  # else whoever hired it was interrupted before it could be started
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     # --- in a runner thread ---------------------------------------------------------------------------
 

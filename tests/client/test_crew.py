@@ -179,3 +179,16 @@ def test_whoever_would_wait_elsewhere_is_told_of_what_goes_wrong() -> None:
     crew.submit(1)
     assert told.wait(SOON_S) and isinstance(crew.error, KeyError)
     crew.stop()
+
+
+def test_a_runner_whose_start_was_interrupted_is_not_waited_for(
+    crew: Crew[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            crew.submit(1)
+    crew.stop()

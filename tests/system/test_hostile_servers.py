@@ -32,7 +32,7 @@ from rakefarm.wire.messages import (
     Stdout,
 )
 
-RESULT = Result("exited", 0, 0.1, 0.0, 0.1, 0, 0.1, "")
+RESULT = Result("exited", 0, 0.1, 0.0, 0.1, 0, 0.1, "", 0)
 EVIL = b"planted\n"
 
 
@@ -130,7 +130,7 @@ HOSTILE: dict[str, tuple[Perform, str]] = {
     ),
     "a client's word": (lambda transport, _: send(transport, Ack()), "server may not send ACK"),
     "an outcome of its own": (
-        lambda transport, _: send(transport, Result("fine", 0, 0.1, 0.0, 0.1, 0, 0.1, "")),
+        lambda transport, _: send(transport, Result("fine", 0, 0.1, 0.0, 0.1, 0, 0.1, "", 0)),
         "a result of the unknown outcome 'fine'",
     ),
     "rubbish": (flood(lambda: os.urandom(4096)), ""),
@@ -247,7 +247,7 @@ def test_a_price_byte_by_byte_is_not_waited_for(project: Project, farm: tuple[Se
 
 def test_what_a_server_says_is_made_printable(project: Project, lie: Callable[[Perform], Liar]) -> None:
     escape = "\x1b]0;mine\x07\x1b[2J\u202e"
-    failed = Result("over_limit", 0, 0.1, 0.0, 0.1, 0, 0.1, f"too much {escape}")
+    failed = Result("over_limit", 0, 0.1, 0.0, 0.1, 0, 0.1, f"too much {escape}", 0)
     write_build(project)
     built = project.build(hosts=[lie(lambda transport, _: send(transport, failed, Delivered())).address])
     assert built.status == 1 and built.says("too much"), built.stderr
