@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: check lint test check-slow
+.PHONY: check lint test check-slow audit
 
 check: lint test
 
@@ -8,9 +8,13 @@ lint:
 	$(PYTHON) -m ruff check rakefarm tests benchmarks configs scripts
 	$(PYTHON) -m ruff format --check rakefarm tests benchmarks configs scripts
 	$(PYTHON) -m mypy
+	$(PYTHON) -m bandit --quiet --configfile pyproject.toml --recursive rakefarm
 
 test:
 	$(PYTHON) -m pytest
+
+audit:
+	$(PYTHON) -m pip_audit --local --skip-editable
 
 check-slow:
 	$(PYTHON) -m pytest -m "slow or peer or abuse" --timeout 600

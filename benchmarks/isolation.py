@@ -60,7 +60,7 @@ def processor_seconds(running: Server) -> float:
 def run_actions(transport: Transport, count: int) -> None:
     """So many commands that do nothing, one after another."""
     for _ in range(count):
-        transport.send(Execute(0, 0, Task("other", (), 0, 0.0, 0), b"true", (), 1, (), 0.0, (), "nothing"))
+        transport.send(Execute(0, 0, Task("other", (), 0, 0.0, 0), b"true", (), 1, (), 0.0, (), "nothing", 0))
         while not isinstance(transport.receive(), Delivered):
             pass
         transport.gather(Ack())  # travels with the next

@@ -45,7 +45,7 @@ class Code(Enum):
     )
     NOT_PROVED = "RF111", "a server that has not proved our key", "don't use it; ask who runs {name}"
     VERSION = "RF112", "another version of the protocol", "install the same release of rakefarm on both ends"
-    UNPROVEN = "RF113", "a host on the network, and no key", "rakefarm key new, then rakefarm key add-host {name}"
+    UNPROVEN = "RF113", "a host on the network, and no key", "rakefarm key add-host {name} makes one and puts it there"
     PROTOCOL = "RF114", "an answer against the protocol", "install the same release on both ends; else report it"
     LOST = "RF115", "a connection that was lost", "look at the server's log"
     SSH = "RF116", "ssh that fails", "try it by itself: ssh {name} true"

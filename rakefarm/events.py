@@ -137,6 +137,8 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
     `quoted_as` is the action that the hosts were last asked for to decide it: this one, or one of the same sort; 0: for
     none. `runner_up` would have had it next, at `runner_up_price` by the same reckoning as `price`.
     `terms` are the parts of the price by name, in the proportions that the host last asked in for such an action.
+    `slowness` and `runner_up_slowness` are what was added to the prices since that host has been slower than it says;
+    the first is one of the terms, too.
     """
 
     name: ClassVar[str] = "action_placed"
@@ -149,6 +151,8 @@ class ActionPlaced(Event, frozen=True, kw_only=True):
     quoted_as: int = 0
     runner_up: str = ""
     runner_up_price: float | None = None
+    slowness: float = 0.0
+    runner_up_slowness: float = 0.0
     backup: bool = False
 
 

@@ -26,7 +26,7 @@ MAGIC = b"rkr1"
 HEAD_BYTES = len(MAGIC) + hashlib.sha256().digest_size
 EVICT_AT, EVICT_TO = 0.9, 0.8
 SHARE = 0.05
-"""How much of the cap a process writes before it looks again."""
+"""How much of the cap all processes write before one of them looks again."""
 LARGEST_BYTES = 64 << 20
 """A record is held in memory while it is written or read; what is larger is not kept."""
 LARGEST_PART = 4
@@ -50,12 +50,12 @@ class Usage(Struct, frozen=True):
 class RecordStore:
     """One process's view of the records in a directory, for any thread. A key is at least 16 bytes, evenly spread."""
 
-    def __init__(self, directory: str, size_bytes: int) -> None:
-        """Raises UnsafeDirectory."""
+    def __init__(self, directory: str, size_bytes: int, writers: int = 1) -> None:
+        """`writers` processes are expected to write at one time. Raises UnsafeDirectory."""
         self.directory = directory
         self.size_bytes = size_bytes
         self._root = os.fsencode(directory)
-        self._share = max(1, int(size_bytes * SHARE))
+        self._share = max(1, int(size_bytes * SHARE) // writers)
         self._unseen = self._share  # the first record that is kept makes us look
         self._lock = threading.Lock()
         self._make_directory()

@@ -364,6 +364,7 @@ def execute(command: bytes = b"true", *manifest: Input, **changes: object) -> Ex
         "timeout_s": 0.0,
         "environment": (),
         "label": "test",
+        "repeatable": 0,
     }
     return Execute(**{**fields, **changes})  # type: ignore[arg-type]
 

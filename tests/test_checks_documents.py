@@ -1,4 +1,4 @@
-"""`docs/market-checks.md` and `docs/cc-checks.md` name tests and benchmarks that are there."""
+"""The documents of what must be shown name tests and benchmarks that are there."""
 
 import re
 from pathlib import Path
@@ -8,10 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("name", ["market-checks.md", "cc-checks.md"])
-def test_everything_that_is_named_is_there(name: str) -> None:
-    document = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    named = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)(?:::(\w+))?`", document)
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*-checks.md")), ids=lambda path: path.stem)
+def test_everything_that_is_named_is_there(document: Path) -> None:
+    named = re.findall(r"`((?:tests|benchmarks|scripts)/[\w/]+\.py)(?:::(\w+))?[^`]*`", document.read_text("utf-8"))
     assert len(named) > 10
     for path, test in named:
         text = (ROOT / path).read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
 """What is made from the parsers is fresh and can be read, and what a service manager is told is told."""
 
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 from server_vocabulary import ROOT, Server, StartServer
 
 from rakefarm.cli import main
+from rakefarm.commands.completion import PROGRAMS
 from rakefarm.server.service_manager import notify
 
 
@@ -20,7 +23,7 @@ def test_the_man_pages_are_fresh() -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run {script}"
 
 
-@pytest.mark.parametrize("program", ["rakefarm", "rake-p", "rakeserver"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_bash_can_read_its_completion(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("shtab")
     assert main(["completion", "bash", "--program", program]) == 0
@@ -35,6 +38,63 @@ def test_other_shells_get_theirs(shell: str, capsys: pytest.CaptureFixture[str])
     assert main(["completion", shell]) == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("doctor", "completion", "calibrate"))
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
+def test_fish_completes_by_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    for program in ("rakefarm", "rake-p"):
+        assert main(["completion", "fish", "--program", program]) == 0
+        (tmp_path / f"{program}.fish").write_text(capsys.readouterr().out)
+    (tmp_path / "Rakefile.mine").touch()
+
+    def completed(line: str) -> list[str]:
+        sources = "; ".join(f"source {tmp_path}/{program}.fish" for program in ("rakefarm", "rake-p"))
+        words = ["fish", "--no-config", "-c", f"{sources}; complete -C '{line}'"]
+        done = subprocess.run(
+            words, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return [each.partition("\t")[0] for each in done.stdout.splitlines()]
+
+    assert completed("rakefarm doc") == ["doctor"]
+    assert completed("rake-p --fallb") == ["--fallback"]
+    assert set(completed("rake-p --fallback ")) >= {"next", "local", "never"}
+    assert "Rakefile.mine" in completed("rake-p -f Rake")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh here")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_zsh_takes_it(program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    assert main(["completion", "zsh", "--program", program]) == 0
+    (tmp_path / f"_{program}").write_text(capsys.readouterr().out)
+    script = (
+        f"fpath=({tmp_path} $fpath); autoload -Uz compinit && compinit -u -D && print $_comps[{program}] && zsh -n $1"
+    )
+    words = ["zsh", "-f", "-c", script, "zsh", str(tmp_path / f"_{program}")]
+    done = subprocess.run(words, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"_{program}\n", "")
+    assert "_files" in (tmp_path / f"_{program}").read_text()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here to read them")
+@pytest.mark.parametrize("name", ["rakeserver.service", "rakeserver-user.service"])
+def test_the_units_are_right(name: str, tmp_path: Path) -> None:
+    text = re.sub(r"(?<=^ExecStart=)\S+", "/bin/true", (ROOT / "configs" / name).read_text(), flags=re.M)
+    unit = tmp_path / "rakeserver.service"
+    unit.write_text(text)
+    scope = ["--user"] if "user" in name else []
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+
+    def analyzed(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = ["systemd-analyze", *words, str(unit)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    verified = analyzed("verify", "--man=no", *scope)
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+    if not scope:
+        assert analyzed("security", "--offline=true", "--threshold=35", "--no-pager").returncode == 0
 
 
 @pytest.mark.parametrize("name", ["path", "abstract"])

@@ -66,6 +66,12 @@ class Call(Struct, frozen=True):
     fragile: bytes
     wants_directories: bool
 
+    @property
+    def processor(self) -> tuple[bytes, ...]:
+        """The words that choose a processor, if one of them means that of this machine."""
+        words = [word.text + (word.value or b"") for word in self.words if word.role is Role.PROCESSOR]
+        return tuple(words) if any(word.endswith(b"=native") for word in words) else ()
+
 
 def understand(arguments: Sequence[bytes], directory: bytes, cxx: bool, environ: Mapping[str, str]) -> Call:
     """The compile that `arguments` (without the compiler's own name) ask for. `cxx`: the compiler is g++ or clang++.

@@ -25,6 +25,8 @@ _HAS_INCLUDE = re.compile(
     + _GAP
     + rb"(?:<([^>\n]+)>|\"([^\"\n]+)\"|([^\n)]*)))?"
 )
+_ASSEMBLER_INCLUDE = re.compile(rb"[\"\s;n]\.include[ \t]")
+"""A directive in an `asm`: in a string, at its beginning or behind `\\n` or `;`."""
 _TIMES = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__")
 _SPLICE = re.compile(rb"(?:\\|\?\?/)[ \t\f\v]*\r?\n")
 
@@ -74,6 +76,8 @@ def find_directives(text: bytes) -> Directives:
             embeds = embeds or match[0]
     if b"incbin" in text:
         embeds = embeds or b".incbin"
+    if b".include" in text and _ASSEMBLER_INCLUDE.search(text):
+        embeds = embeds or b".include"
     time = any(word in text for word in _TIMES)
     return Directives(tuple(includes), tuple(computed), embeds[:80], time, dates)
 

@@ -23,7 +23,7 @@ from rakefarm.cc.farms import Farms, HostFarm
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.here import Here
 from rakefarm.cc.inquiry import Inquiry, find_inputs, inquire
-from rakefarm.cc.misses import HIT
+from rakefarm.cc.misses import HIT, SERVED
 from rakefarm.cc.options import Role
 from rakefarm.cc.placement import Place
 from rakefarm.cc.reasons import Local, Reason
@@ -52,12 +52,13 @@ SAME_NEED = Need("same", layout.SAME_PATH.decode())
 
 
 class Compiled(Struct, frozen=True):
-    """A call that was done: how it ended, and on which `host`; or `here`, and why; or with neither, that its result was
-    kept from an earlier one. `missed` says why none was found, `made` is the result, if it may be kept; `keep` keeps
-    it, and is to be called when the caller has its answer."""
+    """A call that was done: how it ended, and on which `host`, where the result may have been `kept` of an earlier one;
+    or `here`, and why; or with neither, that its result was kept by us. `missed` says why we had none, `made` is the
+    result, if it may be kept; `keep` keeps it, and is to be called when the caller has its answer."""
 
     stderr: bytes
     host: str = ""
+    kept: bool = False
     here: Local | None = None
     status: int = 0
     stdout: bytes = b""
@@ -127,7 +128,7 @@ class Engine:
         layout.check_place(inquiry, shared)
         cache = self._caches.find(request.environ)
         if cache is None:
-            return self._compile_there(inquiry, find_inputs(inquiry, self.files), shared, cancel)
+            return self._compile_there(inquiry, find_inputs(inquiry, self.files), shared, cancel, repeatable=False)
         results, counts = cache
         lookup = results.find(inquiry)
         made = lookup.made
@@ -138,8 +139,10 @@ class Engine:
             if made is None:
                 counts.add(lookup.miss.cause.name)
                 compiled = self._compile(inquiry, closure, shared, cancel)
-                kept = None if compiled.made is None else partial(keep, compiled.made)
-                return structs.replace(compiled, missed=str(lookup.miss), keep=kept)
+                if compiled.kept:
+                    counts.add(SERVED)
+                do_keep = None if compiled.made is None else partial(keep, compiled.made)
+                return structs.replace(compiled, missed=str(lookup.miss), keep=do_keep)
             keep(None)
         _put_in_place(inquiry, made)
         counts.add(HIT)
@@ -147,7 +150,7 @@ class Engine:
 
     def _compile(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
         try:
-            return self._compile_there(inquiry, closure, shared, cancel)
+            return self._compile_there(inquiry, closure, shared, cancel, repeatable=True)
         except Local as reason:
             if reason.reason not in (Reason.NO_HOST, Reason.NO_SERVER):
                 raise
@@ -155,9 +158,11 @@ class Engine:
                 run = self._here.run(inquiry, closure, gone, lambda: find_inputs(inquiry, self.files))
             return Compiled(run.stderr, here=reason, status=run.status, stdout=run.stdout, made=run.made)
 
-    def _compile_there(self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel) -> Compiled:
+    def _compile_there(
+        self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel, repeatable: bool
+    ) -> Compiled:
         farm = self._farms.find(inquiry.request.environ)
-        return _Attempts(self, farm, inquiry, closure, shared, cancel).run()
+        return _Attempts(self, farm, inquiry, closure, shared, cancel, repeatable).run()
 
     def same_list(self, package: layout.Package) -> bytes:
         """The file here that holds the package's list of system files."""
@@ -174,7 +179,14 @@ class _Attempts:
     """One call, tried on host after host."""
 
     def __init__(
-        self, engine: Engine, farm: HostFarm, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel
+        self,
+        engine: Engine,
+        farm: HostFarm,
+        inquiry: Inquiry,
+        closure: Closure,
+        shared: layout.Shared,
+        cancel: Cancel,
+        repeatable: bool,
     ) -> None:
         self._engine = engine
         self._farm = farm
@@ -184,6 +196,7 @@ class _Attempts:
         self._closure = closure
         self._shared_package = self._package = layout.pack(inquiry, closure, shared)
         self._cancel = cancel
+        self._repeatable = repeatable
         needs = (*(Need(key, value) for key, value in self._toolchain.needs), SAME_NEED)
         total = sum([entry.size for entry in self._package.entries])
         self._signature = _signature(self._call, self._toolchain)
@@ -194,7 +207,9 @@ class _Attempts:
         excluded: set[str] = set()
         problem = "no server answers"
         for _ in range(ATTEMPTS):
-            place = self._farm.placement.acquire(self._toolchain, self._work_s, excluded, lambda: self._cancel.gone)
+            place = self._farm.placement.acquire(
+                self._toolchain, self._work_s, excluded, lambda: self._cancel.gone, self._shared_package.name
+            )
             if place is None:
                 break
             curve: Curve | None = None
@@ -247,8 +262,9 @@ class _Attempts:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: it did not say where it ran")
             messages = b"".join(stderr.pieces()).replace(box, b"")
             made = self._finish(incoming, box, messages)
-            self._farm.learn(self._signature, self._task, result)
-            return Compiled(messages, place.member.name, made=made), executed.curve
+            if not result.kept:
+                self._farm.learn(self._signature, self._task, result)
+            return Compiled(messages, place.member.name, made=made, kept=bool(result.kept)), executed.curve
         except remote.Declined:
             self._give_back(place, link)
             link = None
@@ -299,6 +315,7 @@ class _Attempts:
             produces=package.produces,
             timeout_s=None,
             environment=tuple([Variable(os.fsencode(n), os.fsencode(value)) for n, value in variables.items()]),
+            repeatable=self._repeatable,
             label=os.fsdecode(self._call.source)[-100:].encode("utf-8", "replace").decode(),
         )
 

@@ -177,9 +177,11 @@ class Helper:
             note = f"here: {why}" if why else ""
         else:
             with self._lock:
-                self._counts["REMOTE" if compiled.host else "KEPT"] += 1
-                self._hosts[compiled.host] += 1
+                self._counts["SERVED" if compiled.kept else "REMOTE" if compiled.host else "KEPT"] += 1
+                if not compiled.kept:
+                    self._hosts[compiled.host] += 1
             note = f"on {compiled.host}" if compiled.host else "out of the result cache"
+            note += ", out of its results" if compiled.kept else ""
         note += f"; not in the result cache, since {compiled.missed}" if note and compiled.missed else ""
         stderr = _noted(request, compiled.stderr, note, always=compiled.here is not None)
         return Answer(dialogue.DONE, compiled.status, compiled.stdout, stderr), compiled.keep
@@ -231,10 +233,11 @@ class Helper:
     def _statistics(self) -> str:
         with self._lock:
             counts, hosts = Counter(self._counts), Counter(self._hosts)
-        remote, kept = counts.pop("REMOTE", 0), counts.pop("KEPT", 0)
+        remote, kept, served = (counts.pop(name, 0) for name in ("REMOTE", "KEPT", "SERVED"))
         lines = [f"rakefarm cc {__version__}, process {os.getpid()}", f"{remote:8} compiled on the farm"]
         lines += [f"{count:8}   on {host}" for host, count in hosts.most_common() if host]
         lines.append(f"{kept:8} taken out of the result cache")
+        lines.append(f"{served:8} served out of the results of a server")
         lines.append(f"{sum(counts.values()):8} run here")
         lines += [f"{count:8}   {name.lower()}: {Reason[name].value}" for name, count in counts.most_common()]
         lines.append(f"{len(self._engine.files):8} files known")

@@ -7,12 +7,12 @@ explanation why it was not found.
 import os
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rakefarm import process
 from rakefarm.cc import depfile
 from rakefarm.cc.closure import Closure, SearchPath, Walk, plain_path, search_path
-from rakefarm.cc.commandline import Call, understand
+from rakefarm.cc.commandline import Call, Word, understand
 from rakefarm.cc.dialogue import Request
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.options import Role
@@ -51,6 +51,8 @@ def inquire(request: Request, toolchains: Toolchains) -> Inquiry:
     program = find_compiler(name, directory, os.fsencode(request.environ.get("PATH", "")))
     call = understand(request.words[1:], directory, is_cxx(name), request.environ)
     toolchain = toolchains.find(program, call.language, call.search, request.environ)
+    if call.processor:
+        call = _with_processor(call, toolchain, toolchains, request)
     passed: set[bytes] = set()
     builtin = () if b"-nostdinc" in call.search else toolchain.builtin
     search = search_path(call, directory, builtin, passed)
@@ -59,6 +61,16 @@ def inquire(request: Request, toolchains: Toolchains) -> Inquiry:
     return Inquiry(
         request, call, toolchain, directory, source, targets, search, frozenset(passed), _colours(request)
     )  # fmt: skip
+
+
+def _with_processor(call: Call, toolchain: Toolchain, toolchains: Toolchains, request: Request) -> Call:
+    """The call with this machine's processor in words. They come before all others, as gcc has it: -mno-avx counts,
+    wherever it stands. Raises Local."""
+    if any(word.text.startswith(b"-g") and word.text != b"-g0" for word in call.words):
+        raise Local(Reason.THIS_PROCESSOR, "debug information records the options, and these in another order")
+    named = toolchains.name_processor(toolchain, call.search, call.processor, request.environ)
+    rest = [word for word in call.words if word.role is not Role.PROCESSOR]
+    return structs.replace(call, words=(*[Word(word, None, False, Role.PASS) for word in named], *rest))
 
 
 def find_inputs(inquiry: Inquiry, files: FileCache) -> Closure:

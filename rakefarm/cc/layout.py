@@ -20,6 +20,7 @@ from rakefarm.cc.commandline import Call, Word
 from rakefarm.cc.inquiry import Inquiry
 from rakefarm.cc.options import Role
 from rakefarm.cc.reasons import Local, Reason
+from rakefarm.cc.resultkeys import times_that_matter
 from rakefarm.cc.toolchain import Toolchain, quote
 from rakefarm.wire.errors import UnsafePath
 from rakefarm.wire.messages import Input
@@ -68,6 +69,11 @@ class Package(Struct, frozen=True):
     produces: tuple[bytes, ...]
     targets: tuple[bytes, ...]
 
+    @property
+    def name(self) -> bytes:
+        """The same for the same call over the same inputs, whoever makes it."""
+        return hashlib.sha256(self.command + b"".join([entry.sha256 for entry in self.entries])).digest()
+
 
 def check_place(inquiry: Inquiry, shared: Shared) -> None:
     """Raises Local for a call in a directory of the system, or with outputs there, which would not be sent."""
@@ -88,7 +94,9 @@ def pack(inquiry: Inquiry, closure: Closure, shared: Shared) -> Package:
     same = _same_text(closure, shared)
     files = [(path, facts) for path, facts in closure.files.items() if not shared.has(path)]
     entries = [Input(SAME_PATH, b"", 0o600, 0, len(same), hashlib.sha256(same).digest())]
-    entries += [Input(path[1:], b"", facts.mode, facts.mtime_ns, facts.size, facts.sha256) for path, facts in files]
+    # Another's result is the same where these don't matter: a fresh checkout has other times.
+    times = times_that_matter(list(closure.files.items()))
+    entries += [Input(path[1:], b"", facts.mode, times.get(path, 0), facts.size, facts.sha256) for path, facts in files]
     sources = [b"", *(path for path, _ in files)]
     passed |= {directory, *(os.path.dirname(target) for target in targets)}
     if call.wants_directories:

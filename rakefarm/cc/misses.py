@@ -14,6 +14,8 @@ SHOWN = 8
 
 HIT = "HIT"
 """What a hit is counted under, beside the names of causes."""
+SERVED = "SERVED"
+"""… and a miss whose result a server had kept."""
 
 
 class Cause(Enum):

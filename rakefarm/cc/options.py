@@ -41,6 +41,7 @@ class Role(Enum):
     PREPROCESSOR = auto()  # -Wp,
     ASSEMBLER = auto()  # -Wa,
     SPLIT_DEBUG = auto()  # -gsplit-dwarf
+    PROCESSOR = auto()  # -march=, -mtune=, -mcpu=
     LINK_ONLY = auto()  # means nothing to a compile, and goes along
     LOCAL = auto()  # keeps the call here
 
@@ -75,6 +76,7 @@ _ROWS = [
     *_rows(Takes.NOTHING, Role.PASS, b"-C -CC -P -H -rdynamic -Qunused-arguments -Qn -EL -EB -fPIC -fpic -fPIE -fpie"),
     *_rows(Takes.SEPARATE, Role.PASS, b"--param -mllvm"),
     *_rows(Takes.JOINED, Role.PASS, b"--param= -std= --std= -O -W -f -m -g"),
+    *_rows(Takes.JOINED, Role.PROCESSOR, b"-march= -mtune= -mcpu="),
     *_rows(Takes.NOTHING, Role.PASS, b"-W -O"),
     *_rows(Takes.NOTHING, Role.SEARCH, b"-nostdinc -nostdinc++ -m32 -m64 -mx32 -m16"),
     *_rows(Takes.JOINED, Role.SEARCH, b"--sysroot= -stdlib= --target= -target= --gcc-toolchain= -mabi= -mfloat-abi="),
@@ -106,7 +108,6 @@ _ROWS = [
     *_rows(Takes.JOINED, Role.LOCAL, b"-fprofile- -fauto-profile -fbranch-probabilities -fcs-profile-"
            b" -fcondition-coverage -fcoverage- -fpath-coverage", Reason.PROFILE),
     *_rows(Takes.JOINED, Role.LOCAL, b"-flto -fwhopr -fthinlto", Reason.LINK_TIME),
-    *_rows(Takes.JOINED, Role.LOCAL, b"-march=native -mtune=native -mcpu=native", Reason.THIS_PROCESSOR),
     *_rows(Takes.JOINED, Role.LOCAL, b"-fplugin -specs --specs -B -wrapper -fpass-plugin -fload -Xclang -cc1 -cc1as"
            b" -fsanitize-blacklist= -fsanitize-ignorelist= -fprofile-list= -fxray- -no-canonical-prefixes",
            Reason.PLUGIN),

@@ -5,9 +5,10 @@ A call comes when make starts it, and nobody knows of the next: so this is no po
 arrive while the others run; what exceeds the farm waits here, first come, first served.
 """
 
+import hashlib
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct, field
 
@@ -16,6 +17,8 @@ from rakefarm.market.curve import Curve, rate
 
 AHEAD = 1
 """So many more than its slots are sent to a host."""
+ALIKE = 1.1
+"""Hosts where a compile ends this much later are as good as the best one."""
 LASTING_S = 60.0
 """How long a host is not asked again for what it lacks: a compiler, say, may be installed meanwhile."""
 LOOK_AGAIN_S = 10.0
@@ -77,10 +80,11 @@ class Placement:
         return sum(place.slots + AHEAD for place in self._places if place.member.ready and not place.member.problem)
 
     def acquire(
-        self, lacking: object, work_s: float, excluded: Collection[str], gone: Callable[[], bool]
+        self, lacking: object, work_s: float, excluded: Collection[str], gone: Callable[[], bool], name: bytes = b""
     ) -> Place | None:
         """The host for a compile, which counts there from now on; None when no host can be used, or `gone` says that
-        nobody wants it any more. `lacking` names what a host must not be known to lack."""
+        nobody wants it any more. `lacking` names what a host must not be known to lack. Of hosts that are about as good
+        the compile's own `name` decides: so the same one comes to the same host, which may have its result."""
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
@@ -91,7 +95,7 @@ class Placement:
                         return None
                     free = [place for place in usable if place.in_flight < place.slots + AHEAD]
                     if free and self._queue[0] is ticket:
-                        best = min(free, key=lambda place: place.finish_s(work_s))
+                        best = _choose(free, work_s, name)
                         best.in_flight += 1
                         return best
                     self._changed.wait(POLL_S)
@@ -140,3 +144,13 @@ class Placement:
         with self._changed:
             place.lacks[what] = time.monotonic() + LASTING_S
             self._changed.notify_all()
+
+
+def _choose(free: Sequence[Place], work_s: float, name: bytes) -> Place:
+    """The host where it ends first, or the one of those ALIKE that the name is drawn to (rendezvous hashing)."""
+    ends = [(place.finish_s(work_s), place) for place in free]
+    soonest = min([end for end, _ in ends])
+    alike = [place for end, place in ends if end <= soonest * ALIKE]
+    if len(alike) == 1:
+        return alike[0]
+    return max(alike, key=lambda place: hashlib.sha256(name + place.member.name.encode()).digest())

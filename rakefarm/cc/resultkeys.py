@@ -68,20 +68,21 @@ def call_key(parts: Parts) -> bytes:
 
 
 def result_key(call: bytes, files: Sequence[tuple[bytes, Facts]]) -> bytes:
-    """32 bytes, for the call of this key that reads `files`, in the order of their paths.
-
-    Times of files count where a source asks for them, and where gcc does: of two files with the same content and the
-    same time it takes one for the other (`#pragma once`, #import).
-    """
+    """32 bytes, for the call of this key that reads `files`, in the order of their paths."""
     named = [(path, facts.sha256) for path, facts in files]
+    return hashlib.sha256(call + msgspec.msgpack.encode((named, times_that_matter(files)))).digest()
+
+
+def times_that_matter(files: Sequence[tuple[bytes, Facts]]) -> dict[bytes, int]:
+    """The times (nanoseconds) of files that a result may depend on, by path: all of them where a source asks for times,
+    and those that gcc compares: of two files with the same content and the same time it takes one for the other
+    (`#pragma once`, #import)."""
     if any(facts.directives.dates for _, facts in files):
-        times = [facts.mtime_ns for _, facts in files]
-    elif len({digest for _, digest in named}) < len(named):
-        count = Counter([digest for _, digest in named])
-        times = [facts.mtime_ns for _, facts in files if count[facts.sha256] > 1]
-    else:
-        times = []
-    return hashlib.sha256(call + msgspec.msgpack.encode((named, times))).digest()
+        return {path: facts.mtime_ns for path, facts in files}
+    if len({facts.sha256 for _, facts in files}) == len(files):
+        return {}
+    count = Counter([facts.sha256 for _, facts in files])
+    return {path: facts.mtime_ns for path, facts in files if count[facts.sha256] > 1}
 
 
 def source_key(source: bytes) -> bytes:

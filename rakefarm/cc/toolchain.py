@@ -7,6 +7,7 @@ asked of the compiler once, and again when one of its files is another.
 
 import os
 import re
+import shlex
 import stat
 import threading
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,7 @@ class Toolchains:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], tuple[tuple[tuple[bytes, Stamp], ...], Toolchain]] = {}
+        self._processors: dict[tuple[object, ...], tuple[bytes, ...]] = {}
         self._lock = threading.Lock()
 
     def find(self, program: bytes, language: bytes, search: Sequence[bytes], environ: Mapping[str, str]) -> Toolchain:
@@ -105,6 +107,37 @@ class Toolchains:
             stamps = tuple([(path, _stamp(path)) for path, _ in made.parts])
             self._known[key] = (stamps, made)
             return made
+
+    def name_processor(
+        self, toolchain: Toolchain, search: Sequence[bytes], words: Sequence[bytes], environ: Mapping[str, str]
+    ) -> tuple[bytes, ...]:
+        """The words that -march=native and the like among `words` stand for on this machine. Raises Local for a
+        compiler that doesn't tell: clang has words for itself alone."""
+        key = (toolchain.parts, tuple(search), tuple(words))
+        known = self._processors.get(key)
+        if known is None:
+            if toolchain.family != "gcc":
+                raise Local(Reason.THIS_PROCESSOR, "clang can't be told so")
+            known = _processor_words([toolchain.program, *search, *words], environ)
+            self._processors[key] = known
+        return known
+
+
+def _processor_words(words: Sequence[bytes], environ: Mapping[str, str]) -> tuple[bytes, ...]:
+    """What the driver of gcc tells the compiler proper about the processor: it expands `native` itself. Raises Local
+    when it has not."""
+    told = _run([*words, b"-###", b"-x", b"c", b"-c", b"/dev/null"], environ, words[0])
+    line = next((line for line in told.splitlines() if b"/cc1 " in line), b"")
+    found: list[bytes] = []
+    waiting = iter(shlex.split(os.fsdecode(line)))
+    for word in waiting:
+        if word == "--param":
+            found.append(os.fsencode(f"--param={next(waiting, '')}"))
+        elif word.startswith(("-m", "--param=")):
+            found.append(os.fsencode(word))
+    if not found or any(word.endswith(b"=native") for word in found):
+        raise Local(Reason.THIS_PROCESSOR, "the compiler does not tell which")
+    return tuple(found)
 
 
 def _stamp(path: bytes) -> Stamp:

@@ -331,7 +331,7 @@ class Broker:
         if held is not None and held[0].job.task.needs == self._jobs[job.number].task.needs:
             del self._leases[host]
             link, lease = held[0].link, held[1].lease
-        terms = self._record.terms(host, job.task, award.price)
+        terms = self._record.terms(host, job.task, award.price, award.slowness)
         quoted_as = self._quoted_as.get(job.task, 0)
         mine = self._jobs[job.number]
         self._assign(Assignment(mine, self._members[host], award, terms, quoted_as, link, lease, copies))

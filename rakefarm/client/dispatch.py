@@ -241,7 +241,7 @@ class Dispatcher:
 
     def _learn(self, job: RemoteJob, performed: Performed) -> None:
         result = performed.result
-        if performed.report.outcome is Outcome.SUCCEEDED:
+        if performed.report.outcome is Outcome.SUCCEEDED and not result.kept:
             with self._lock:
                 self._experiences.history.learn(
                     job.signature, job.task.kind, job.task.input_bytes, result.work_s, result.peak_memory_bytes

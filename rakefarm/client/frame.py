@@ -17,6 +17,7 @@ from rakefarm.client.board import (
     price_text,
     size_text,
 )
+from rakefarm.codes import brief
 
 MAX_ROWS = 20
 FEWEST_ROWS = 4
@@ -149,7 +150,7 @@ class Frame:
     def _host(self, host: HostRow, width: int) -> str:
         name = self._fit_host(brief_text(host.host), width)
         if host.state == "left out":
-            return f"{name} left out: {brief_text(host.reason)}"
+            return f"{name} left out: {brief_text(brief(host.reason))}"
         running = f"{host.running}/{host.slots}" if host.slots else str(host.running)
         text = f"{name} {running:>7} {host.done:>6} {duration_text(host.busy_s):>7}"
         sizes: tuple[int, ...] = (host.bytes_sent, host.bytes_received)

@@ -6,6 +6,8 @@ from rakefarm.events import Event, HostLoad
 from rakefarm.market.curve import Curve
 from rakefarm.wire.messages import Offer
 
+SLOWNESS = "slowness"
+"""The term that a client adds to a price."""
 LOAD_EVERY_S = 1.0
 """Hosts tell of their load with every answer; so often it is noted down, at the most."""
 
@@ -43,7 +45,9 @@ class MarketRecord:
         self._shares[host, task] = {term.name: term.value / offer.price for term in offer.terms}
         self.curve(host, offer.curve, now)
 
-    def terms(self, host: str, task: object, price: float) -> Mapping[str, float]:
-        """The parts of an award's price, as the host last divided its price for such a task; they add up. Empty where
-        it has named none."""
-        return {name: share * price for name, share in self._shares.get((host, task), {}).items()}
+    def terms(self, host: str, task: object, price: float, slowness: float = 0.0) -> Mapping[str, float]:
+        """The parts of an award's price, as the host last divided its price for such a task, and what of it is
+        `slowness`, which the host has not asked for; they add up. Empty where it has named none."""
+        asked = price - slowness
+        terms = {name: share * asked for name, share in self._shares.get((host, task), {}).items()}
+        return {**terms, SLOWNESS: slowness} if terms and slowness else terms

@@ -192,12 +192,18 @@ def _terms_of(event: ActionPlaced) -> str:
     """Where an action was placed, at what price, what that promises, and who would have been next."""
     text = safe_text(event.host)
     if event.price is not None:
-        text += f" at {price_text(event.price)}"
+        text += f" at {price_text(event.price)}{slowness_text(event.slowness)}"
     if event.seconds is not None:
         text += f", {duration_text(event.seconds)} promised"
     if event.runner_up:
         text += f", before {safe_text(event.runner_up)} at {price_text(event.runner_up_price)}"
+        text += slowness_text(event.runner_up_slowness)
     return text
+
+
+def slowness_text(slowness: float) -> str:
+    """What of a price the host has not asked for; nothing where it is too little to be seen."""
+    return f" ({price_text(slowness)} of it for having been slower than it says)" if slowness >= 0.005 else ""
 
 
 def progress_line(totals: Totals) -> Line:

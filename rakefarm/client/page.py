@@ -7,10 +7,11 @@ is escaped (`safe_text`), Jinja escapes what HTML gives a meaning to, and the pa
 import base64
 import hashlib
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 from rakefarm.client.board import brief_text, duration_text, price_text, safe_text, size_text
@@ -18,13 +19,22 @@ from rakefarm.client.narrator import counted
 from rakefarm.client.plain import ViewError
 from rakefarm.client.story import Stories, Story
 from rakefarm.client.summary import Summary
-from rakefarm.client.timeline import Bar, bars_of, critical_path
+from rakefarm.client.timeline import Bar, Step, bars_of, critical_path
 from rakefarm.client.whole_file import WholeFile
 from rakefarm.events import ActionFinished, ActionOutput, BuildFinished, Event, Notice, rfc3339
 
 WIDTH = 1000.0
 """Of a lane, in its own units."""
 THINNEST = 1.0
+DRAWN_TOGETHER = 4.0
+"""Bars that are short and close are drawn as one of at most this width, when there are more than MOST_BARS."""
+MOST_BARS = 2000
+LISTED = 250
+"""Rows of the table of actions that are written as HTML; the page itself makes those of the rest when they are wanted,
+since a browser is slow with ten thousand."""
+MOST_ACTIONS = 20_000
+MOST_STEPS = 200
+MOST_FAILURES = 100
 SLOWEST = 20
 MOST_QUOTES = 1000
 MOST_NOTICES = 100
@@ -67,8 +77,10 @@ class Page:
         if stories.started is not None:
             facts = _Facts(stories, self._summary, self._now_s).as_mapping()
             notices = [f"{each.level}: {safe_text(each.text)}" for each in self._notices[:MOST_NOTICES]]
-            failures = list(_failures(stories, self._messages))
-            self._file.write(_render({**facts, "notices": notices, "failures": failures}).encode("utf-8"))
+            failures = list(islice(_failures(stories, self._messages), MOST_FAILURES))
+            failed = sum(story.outcome not in ("", "succeeded") for story in stories.actions.values())
+            more = {"failures": failures, "failures_left_out": failed - len(failures), "notices": notices}
+            self._file.write(_render({**facts, **more}).encode("utf-8"))
             self._file.finish()
         self._file.close()
 
@@ -86,7 +98,7 @@ def _render(facts: Row) -> str:
         lstrip_blocks=True,
     )
     # Ours, and the only texts that are not escaped.
-    style, script = (Markup(_read(directory, name)) for name in ("page.css", "page.js"))
+    style, script = (Markup(_read(directory, name)) for name in ("page.css", "page.js"))  # nosec B704 # our own files
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(facts, style=style, script=script, script_digest=digest)
 
@@ -121,6 +133,14 @@ def _who(story: Story) -> Row:
     }
 
 
+def _longest(steps: list[Step]) -> list[Step]:
+    """The longest of the steps, in the order of time."""
+    if len(steps) <= MOST_STEPS:
+        return steps
+    least_s = sorted([step.bar.seconds for step in steps], reverse=True)[MOST_STEPS - 1]
+    return [step for step in steps if step.bar.seconds >= least_s][:MOST_STEPS]
+
+
 class _Facts:
     """What the page shows, as texts and numbers."""
 
@@ -137,6 +157,8 @@ class _Facts:
     def as_mapping(self) -> Row:
         """For the template."""
         finished = self._stories.finished
+        actions = sorted(self._stories.actions.values(), key=lambda story: story.action)
+        path = critical_path(self._stories, self._bars)
         elapsed_s = finished.elapsed_s if finished else self._end_s - self._begin_s
         return {
             "rakefile": safe_text(self._started.rakefile),
@@ -153,12 +175,14 @@ class _Facts:
                 for each in self._stories.sets
             ],
             "lanes": list(self._lanes()),
-            "actions": [
-                self._action(story) for story in sorted(self._stories.actions.values(), key=lambda s: s.action)
-            ],
+            "bars_together": len(self._bars) > MOST_BARS,
+            "actions": [self._action(story) for story in actions[:LISTED]],
+            "rest": self._rest(actions[LISTED:MOST_ACTIONS]),
+            "actions_left_out": max(0, len(actions) - MOST_ACTIONS),
             "host_names": sorted({safe_text(bar.placement.host) for bar in self._bars}),
             "hosts": list(self._hosts()),
-            "path": [self._step(step) for step in critical_path(self._stories, self._bars)],
+            "path": [self._step(step) for step in _longest(path)],
+            "steps_left_out": max(0, len(path) - MOST_STEPS),
             "slowest": [self._slow(bar) for bar in sorted(self._bars, key=lambda bar: -bar.seconds)[:SLOWEST]],
             "quotes": list(islice(self._quotes(), MOST_QUOTES)),
             "quotes_left_out": max(0, sum(len(s.quotes) for s in self._stories.actions.values()) - MOST_QUOTES),
@@ -201,18 +225,35 @@ class _Facts:
             host = bar.placement.host
             lanes.setdefault((order.get(host, len(order)), host, bar.lane), []).append(bar)
         for (_, host, lane), bars in sorted(lanes.items(), key=lambda item: item[0]):
-            yield {"host": safe_text(host), "lane": lane + 1, "bars": [self._bar(bar) for bar in bars]}
+            yield {"host": safe_text(host), "lane": lane + 1, "bars": [self._bar(each) for each in self._drawn(bars)]}
 
-    def _bar(self, bar: Bar) -> Row:
-        begin, end = self._x(bar.begin_s), self._x(bar.end_s)
+    def _drawn(self, bars: list[Bar]) -> Iterator[list[Bar]]:
+        """The bars of a lane, each alone, or as many together as are too short to be told apart anyway."""
+        together: list[Bar] = []
+        for bar in bars:
+            fits = len(self._bars) > MOST_BARS and bar.placement.end == "succeeded"
+            if together and not (fits and self._x(bar.end_s) - self._x(together[0].begin_s) <= DRAWN_TOGETHER):
+                yield together
+                together = []
+            together.append(bar)
+            if not fits:
+                yield together
+                together = []
+        if together:
+            yield together
+
+    def _bar(self, bars: list[Bar]) -> Row:
+        bar = bars[0]
+        begin, end = self._x(bar.begin_s), self._x(bars[-1].end_s)
         parts = []
-        for name, begin_s, end_s in bar.phases():
+        for name, begin_s, end_s in bar.phases() if len(bars) == 1 else [("running", bar.begin_s, bars[-1].end_s)]:
             x, width = self._x(begin_s), self._x(end_s) - self._x(begin_s)
             if width >= THINNEST / 3:
                 kind = name if name in ("preparing", "queued", "sending", "running", "receiving") else "running"
                 parts.append({"kind": kind, "x": f"{x:.2f}", "width": f"{width:.2f}"})
         return {
             "action": bar.story.action,
+            "actions": " ".join(str(each.story.action) for each in bars) if len(bars) > 1 else "",
             "end": bar.placement.end or "stopped",
             "x": f"{min(begin, WIDTH - THINNEST):.2f}",
             "width": f"{max(end - begin, THINNEST):.2f}",
@@ -243,6 +284,15 @@ class _Facts:
             "attempts": len(story.placements),
         }
 
+    def _rest(self, stories: list[Story]) -> str:
+        """The cells of these rows of the table of actions, as JSON that is safe in HTML; empty for none. A null is what
+        stands above it."""
+        cells = [list(self._action(story).values()) for story in stories]
+        rows = cells[:1]
+        for above, row in pairwise(cells):
+            rows.append([None if one == before else one for one, before in zip(row, above, strict=True)])
+        return json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c") if rows else ""
+
     def _hosts(self) -> Iterator[Row]:
         left_out = {event.host: event.reason for event in self._stories.left_out}
         names = dict.fromkeys([*self._started.hosts, *self._stories.ready, *(bar.placement.host for bar in self._bars)])
@@ -266,7 +316,7 @@ class _Facts:
                 "remark": f"left out: {safe_text(left_out[name])}" if name in left_out else "",
             }
 
-    def _step(self, step: Any) -> Row:
+    def _step(self, step: Step) -> Row:
         return {
             **_who(step.bar.story),
             "host": safe_text(step.bar.placement.host),

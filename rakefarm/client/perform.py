@@ -123,6 +123,8 @@ class Performer:
             quoted_as=assignment.quoted_as,
             runner_up=award.runner_up,
             runner_up_price=award.runner_up_price,
+            slowness=award.slowness,
+            runner_up_slowness=award.runner_up_slowness,
             backup=assignment.is_backup,
         )
         if copies is None:
@@ -142,6 +144,7 @@ class Performer:
             label=f"{job.planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
             lease=assignment.lease,
             start_now=assignment.award.start_now,
+            repeatable=action.repeatable,
         )
 
     def _attempt(self, assignment: Assignment, order: remote.Order, link: Link) -> Performed:

@@ -16,7 +16,7 @@ class BuildView:
     def __init__(
         self, seed: int | None, members: Mapping[str, Member], jobs: Callable[[], Mapping[int, RemoteJob]]
     ) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # nosec B311 # a choice among hosts, which is to be repeatable
         self._members = members
         self._jobs = jobs
 

@@ -86,8 +86,8 @@ def _open_tcp(host: Host, credentials: Credentials, connect_s: float) -> socket.
         if credentials.context is None and not credentials.insecure and not is_loopback(str(address[0])):
             code = Code.UNPROVEN
             problem = (
-                "it is on the network, and there is no key; make one with 'rakefarm key new' and put it there with"
-                " 'rakefarm key add-host', or say --insecure"
+                "it is on the network, and there is no key; make one and put it there with 'rakefarm key add-host',"
+                " or say --insecure"
             )
             continue
         sock = socket.socket(family, kind, protocol)

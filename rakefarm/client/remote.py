@@ -60,6 +60,7 @@ class Order(Struct, frozen=True):
     label: str
     lease: int = 0
     start_now: bool = False
+    repeatable: bool = False
 
 
 PhaseListener = Callable[[str, float, int], None]
@@ -92,6 +93,7 @@ def execute(
             timeout_s=order.timeout_s or 0.0,
             environment=order.environment,
             label=order.label,
+            repeatable=int(order.repeatable),
         )
     )
     # As far as we know: a host that lacks inputs, which only it knows, says so a round trip later.
@@ -114,6 +116,8 @@ def execute(
             case Result() as result:
                 if result.outcome not in OUTCOMES:
                     raise RemoteProtocolError(f"a result of the unknown outcome {result.outcome[:40]!r}")
+                if result.kept and not (order.repeatable and result.outcome == "exited" and not result.status):
+                    raise RemoteProtocolError("the result of an earlier run, which may not be one")
             case Stdout():
                 link.count_body()
                 link.transport.receive_body(stdout.write)

@@ -40,12 +40,13 @@ class Report(Struct):
 
     def judge(self, result: Result) -> None:
         """Take over what a server's RESULT says."""
-        self.ran_s = result.elapsed_s
-        self.cpu_s, self.peak_memory_bytes = result.cpu_s, result.peak_memory_bytes
+        if not result.kept:
+            self.ran_s = result.elapsed_s
+            self.cpu_s, self.peak_memory_bytes = result.cpu_s, result.peak_memory_bytes
         match result.outcome:
             case "exited":
                 self.exit_status = result.status
-                self.detail = f"exit status {result.status}"
+                self.detail = f"exit status {result.status}" + (", of an earlier run" if result.kept else "")
                 if result.status:
                     self.fail(Code.ACTION_FAILED, self.detail)
             case "signalled":

@@ -7,6 +7,7 @@ from typing import TextIO
 
 from rakefarm.client.board import brief_text, duration_text, price_text, safe_text, size_text
 from rakefarm.client.ledger_reader import LAST, LedgerReader, choose_run, open_ledger
+from rakefarm.client.narrator import slowness_text
 from rakefarm.client.recorded import NoEvent, event_of
 from rakefarm.client.story import LOST, REFUSED, Placement, Stories, Story
 from rakefarm.config import ConfigError
@@ -270,6 +271,7 @@ def _reason(placement: Placement) -> str:
     if margin is not None:
         side = f"{price_text(abs(margin))} {'less' if margin >= 0 else 'more'} than"
         texts.append(f"{side} {safe_text(award.runner_up)} at {price_text(award.runner_up_price)}")
+        texts[-1] += slowness_text(award.runner_up_slowness)
     return f"{safe_text(award.host)} at {price_text(award.price)}: {', '.join(texts)}" if texts else ""
 
 

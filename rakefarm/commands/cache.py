@@ -82,7 +82,7 @@ def _have_helper_save(environ: Mapping[str, str]) -> None:
 
 
 def _stats(store: "RecordStore", counts: "Counts", as_json: bool) -> int:
-    from rakefarm.cc.misses import HIT, Cause
+    from rakefarm.cc.misses import HIT, SERVED, Cause
     from rakefarm.client.board import size_text
 
     usage, counted = store.usage(), counts.read()
@@ -96,6 +96,7 @@ def _stats(store: "RecordStore", counts: "Counts", as_json: bool) -> int:
             "size_bytes": usage.size_bytes,
             "records": usage.records,
             "hits": hits,
+            "served": counted.get(SERVED, 0),
             "misses": {cause.name.lower(): count for cause, count in misses.items()},
         }
         print(json.dumps(told, indent=2))
@@ -103,7 +104,7 @@ def _stats(store: "RecordStore", counts: "Counts", as_json: bool) -> int:
     lines = [
         f"{store.directory}: {usage.records} records, {size_text(usage.size_bytes)} of {size_text(store.size_bytes)}",
         f"{hits:8} hits" + (f", {hits / looked:.1%} of what was looked for" if looked else ""),
-        f"{looked - hits:8} misses",
+        f"{looked - hits:8} misses, of which servers had {counted.get(SERVED, 0)} among their results",
     ]
     ordered = sorted(misses.items(), key=lambda item: -item[1])
     lines += [f"{count:8}   {cause.name.lower()}: {cause.value}" for cause, count in ordered if count]

@@ -24,10 +24,22 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         import shtab
     except ImportError as error:
         raise ConfigError("completion needs shtab: pip install shtab") from error
-    text = shtab.complete(options.whole_parser(options.program), shell=options.shell)
+    parser = options.whole_parser(options.program)
+    _name_files(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
+    text = shtab.complete(parser, shell=options.shell)  # nosec B604 # the name of a shell
 
     def show() -> int:
         print(text)
         return int(ExitStatus.OK)
 
     return standard.printed(show)
+
+
+def _name_files(parser: argparse.ArgumentParser, ways: Mapping[str, object]) -> None:
+    """Have the shell complete what is a file or a directory as such; `ways` are by what stands for it in the help."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                _name_files(subparser, ways)
+        elif isinstance(action.metavar, str) and action.metavar in ways:
+            action.complete = ways[action.metavar]  # type: ignore[attr-defined]  # where shtab looks

@@ -69,9 +69,19 @@ class KnownHost(Struct):
         our own place in its queue, and would refuse an award that comes after it."""
         return self.curve is not None and self.curve.free_slots > self.taken + self.waiting.total()
 
+    def slowness(self, job: Job) -> float:
+        """How much more the job costs there, by the speed that it has shown, than by its own word."""
+        if self.curve is None or self.speed >= self.curve.speed:
+            return 0.0
+        dearer_s = job.work_s / self.rate - job.work_s / self._rate(self.curve.speed)
+        return dearer_s * max(self.factors.get(job.task, 1.0), 1.0)
+
     @property
     def rate(self) -> float:
         """Reference seconds of work that one more action gets done there in a second."""
+        return self._rate(self.speed)
+
+    def _rate(self, speed: float) -> float:
         curve = self.curve
         assert curve is not None
-        return rate(self.speed, curve.cores, curve.busy, min(curve.running + self.taken + 1, curve.slots))
+        return rate(speed, curve.cores, curve.busy, min(curve.running + self.taken + 1, curve.slots))

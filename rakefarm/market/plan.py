@@ -235,15 +235,15 @@ class PlanPolicy:
         return effects
 
     def _begin(self, kind: type[Award], job: Job, best: "_Choice", second: "_Choice | None", now: float) -> Award:
-        host = best.host
+        host, others = best.host, _runner_up(job, second)
+        slowness = host.slowness(job)
         host.taken += 1
         host.ours += 1
         sending = self._view.transfer_s(job, host.name)
         # At a whole core's rate, and by the host's own word: what was learned before must not count twice.
         work = (best.run - sending) * host.speed if job.known else 0.0
         self._backups.begin(Run(job, host.name, now, best.finish, sending, work))
-        others = (second.host.name, second.cost) if second is not None else ("", None)
-        return kind(job, host.name, best.cost, best.finish, True, *others)
+        return kind(job, host.name, best.cost, best.finish, True, others[0], others[1], slowness, others[2])
 
     def _back_up(
         self, places: dict[str, list[float]], wanted: dict[str, list[Job]], held: "_Held | None", now: float
@@ -373,6 +373,11 @@ class _Choice(Struct):
     start: float
     finish: float
     run: float
+
+
+def _runner_up(job: Job, second: _Choice | None) -> tuple[str, float | None, float]:
+    """Its name, its price, and what of that is its slowness."""
+    return ("", None, 0.0) if second is None else (second.host.name, second.cost, second.host.slowness(job))
 
 
 class _Held(Struct, frozen=True):

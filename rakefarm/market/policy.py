@@ -159,7 +159,8 @@ class Ask(Effect, frozen=True):
 
 class Award(Effect, frozen=True):
     """Send the job to the host. With `start_now` it is refused when the host is full, else it waits there. `runner_up`
-    would have been the next best, at `runner_up_price`; empty when no other came into question."""
+    would have been the next best, at `runner_up_price`; empty when no other came into question. The slownesses are what
+    was added to the two prices since that host has been slower than it says."""
 
     job: Job
     host: str
@@ -168,6 +169,8 @@ class Award(Effect, frozen=True):
     start_now: bool = True
     runner_up: str = ""
     runner_up_price: float | None = None
+    slowness: float = 0.0
+    runner_up_slowness: float = 0.0
 
 
 class BackUp(Award, frozen=True):

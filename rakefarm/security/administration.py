@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = commands.add_parser("show", help="list names and fingerprints")
     show.add_argument("name", nargs="?", metavar="NAME", help="this one only")
     show.add_argument("--secret", action="store_true", help="print the tokens themselves: whoever sees one has the key")
-    add = commands.add_parser("add-host", help="put a key onto other machines, through your own ssh")
+    add = commands.add_parser("add-host", help="put a key, made if there is none, onto machines through your own ssh")
     add.add_argument("hosts", nargs="+", metavar="HOST", help="[user@]host, as ssh takes it")
     add.add_argument("--name", metavar="NAME", default="", help="which key (default: the first of the file)")
     for command in (new, show, add):
@@ -65,14 +65,17 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Do what the command line says; answers the exit status. Raises ConfigError."""
     path = options.key_file or keys.default_path(environ)
     if options.key_command == "new":
-        name = options.name if options.name is not None else _own_name()
-        key = keys.add_key(path, name)
-        print(f"{path}: key {key.name}, fingerprint {key.fingerprint}")
+        _make(path, options.name if options.name is not None else _own_name())
     elif options.key_command == "show":
         _show(path, options.name, options.secret)
     else:
         return standard.finish(_add_to_hosts(path, options.name, options.hosts, environ))
     return standard.finish(int(ExitStatus.OK))
+
+
+def _make(path: str, name: str) -> None:
+    key = keys.add_key(path, name)
+    print(f"{path}: key {key.name}, fingerprint {key.fingerprint}", flush=True)
 
 
 def _own_name() -> str:
@@ -96,10 +99,12 @@ def _show(path: str, name: str | None, secret: bool) -> None:
 
 
 def _add_to_hosts(path: str, name: str, hosts: Sequence[str], environ: Mapping[str, str]) -> int:
-    key = keys.choose(keys.read_keys(path), name, path)
     for host in hosts:
         if not _DESTINATION.fullmatch(host):
             raise ConfigError(f"{host[:80]!r} is no host; write [user@]host, as ssh takes it")
+    if not name and not os.path.lexists(path):
+        _make(path, _own_name())  # who puts a key onto the first machines has none yet
+    key = keys.choose(keys.read_keys(path), name, path)
     script = _RECEIVE.format(name=shlex.quote(key.name), known=_KNOWN, other=_OTHER, unfit=_UNFIT)
     failed = 0
     for host in hosts:

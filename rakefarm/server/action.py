@@ -73,8 +73,10 @@ class Talk(Protocol):
 class Action:
     """A command that a client wants run here."""
 
-    def __init__(self, request: Execute, conversation: Talk) -> None:
+    def __init__(self, request: Execute, conversation: Talk, key: bytes | None = None) -> None:
+        """`key` is what its result is to be kept under, if it is to be."""
         self._request = request
+        self._key = key
         self._job = job_of(request.task)
         self._talk = conversation
         self._transport = conversation.transport
@@ -361,6 +363,7 @@ class Action:
             peak_memory_bytes=ended.peak_memory_bytes,
             work_s=self._work_s,
             detail=end.detail,
+            kept=0,
         )
         for file in end.made:
             directory.expect(file.path)
@@ -371,6 +374,8 @@ class Action:
             "%s: %r: %s %d after %.2f s", self._talk.peer, self._request.label, end.outcome, end.status, ended.elapsed_s
         )
         keep_outputs(self._work.store, end.made)
+        if self._key is not None:
+            self._work.results.keep(self._key, self._request, result, ended, end.made)
 
     def _curve(self) -> Curve:
         desk, seen = self._talk.desk, self._seen

@@ -17,6 +17,7 @@ from rakefarm.server.audit import shown
 from rakefarm.server.desk import Desk, job_of, licenses_of
 from rakefarm.server.grants import Lease
 from rakefarm.server.roster import short
+from rakefarm.server.staging import check_manifest
 from rakefarm.server.status import status
 from rakefarm.server.turn import wait_for_grant
 from rakefarm.server.users import number_of
@@ -25,7 +26,9 @@ from rakefarm.transport import Lost, Pace, Transport
 from rakefarm.wire import Connection, ProtocolError, RemoteProtocolError, Role, State
 from rakefarm.wire.errors import ConnectionCut, UnsafePath
 from rakefarm.wire.messages import (
+    Ack,
     Decline,
+    Delivered,
     Error,
     Execute,
     Message,
@@ -236,14 +239,34 @@ class Conversation:
     def _execute(self, request: Execute) -> None:
         if self._lease is not None and request.lease != self._lease.number:
             self._give_lease_back()
-        action, began = Action(request, self), time.monotonic()
+        key = self.workplace.results.key(request)
+        action, began = Action(request, self, key), time.monotonic()
         try:
-            action.run()
+            if key is not None and self._answer_kept(request, key):
+                action.outcome = "kept"
+            else:
+                action.run()
         except UnsafePath as error:
             raise Refused(error.code, str(error)) from error
         finally:
             if action.outcome and self.workplace.audit.kept:
                 self._keep(request, action, time.monotonic() - began)
+
+    def _answer_kept(self, request: Execute, key: bytes) -> bool:
+        """Answer with the result of an earlier run, which takes no slot; False when there is none, or the server could
+        not take the action now at all."""
+        work = self.workplace
+        check_manifest(request.manifest, request.produces)
+        kept = work.results.find(request, key)
+        if kept is None:
+            return False
+        job, seen = job_of(request.task), self.desk.look()
+        if self.desk.refusal(job, seen) is not None or not work.results.write(self.transport, kept):
+            return False
+        self._give_lease_back()
+        self.transport.send(Delivered((self.desk.curve(job, seen),)))
+        self.expect(Ack)
+        return True
 
     def _keep(self, request: Execute, action: Action, elapsed_s: float) -> None:
         """A line of the audit log."""

@@ -126,7 +126,7 @@ class WorkerSandbox:
         os.makedirs(path, mode=0o700, exist_ok=True)
         if uid:
             os.chown(path, 0, uid)
-            os.chmod(path, 0o710)
+            os.chmod(path, 0o710)  # nosec B103 # for the one group of its commands
 
     def remove(self) -> None:
         """Remove the worker's directory with all that is in it."""

@@ -85,7 +85,7 @@ def attack_levels(
     """Attack a server at each of the levels; `tell` what is done meanwhile. Raises SelftestFailed."""
     place = tempfile.mkdtemp(prefix="rakefarm-selftest-", dir=choose_root("", ""))
     try:
-        os.chmod(place, 0o711)
+        os.chmod(place, 0o711)  # nosec B103 # other uids pass through, and can't look
         program = _compile(place)
         return [_attack_level(level, attacks, program, place, tell) for level in levels]
     finally:
@@ -118,7 +118,7 @@ def _attack_level(
     tell(f"{level}: a server starts")
     here = os.path.join(place, level)
     os.mkdir(here)
-    os.chmod(here, 0o711)
+    os.chmod(here, 0o711)  # nosec B103 # the same
     canary = f"canary-{secrets.token_hex(16)}"
     with _server(level, here, canary) as (address, problem):
         if address is None:
@@ -149,7 +149,7 @@ def _server(level: str, here: str, canary: str) -> Iterator[tuple[tuple[str, int
     """A server at this level: its address, or why there is none."""
     for name in ("tmp", "cache", "home"):
         os.mkdir(os.path.join(here, name))
-    os.chmod(os.path.join(here, "tmp"), 0o711)
+    os.chmod(os.path.join(here, "tmp"), 0o711)  # nosec B103 # the same
     config, log = os.path.join(here, "server.toml"), os.path.join(here, "log")
     with open(config, "w", encoding="ascii") as file:
         file.write(LIMITS)
@@ -186,7 +186,7 @@ def _scene(here: str, canary: str, uid: int) -> Iterator[Scene]:
     outside = os.path.join(here, "outside")
     os.makedirs(os.path.join(outside, "home", ".ssh"))
     for directory in (outside, f"{outside}/home", f"{outside}/home/.ssh"):
-        os.chmod(directory, 0o777)
+        os.chmod(directory, 0o777)  # nosec B103 # there to be attacked
     secret = f"{outside}/home/.ssh/id"
     with open(secret, "w", encoding="ascii") as file:
         file.write(needle + "\n")
@@ -199,7 +199,7 @@ def _scene(here: str, canary: str, uid: int) -> Iterator[Scene]:
         abstract.bind(f"\0{mark}")
         pathname = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         pathname.bind(f"{outside}/socket")
-        os.chmod(f"{outside}/socket", 0o777)
+        os.chmod(f"{outside}/socket", 0o777)  # nosec B103 # the same
         stranger = _start_stranger(uid)
         stack.callback(_end, stranger)
         stack.callback(_end_daemons, mark)
@@ -315,7 +315,7 @@ class _Client:
         digest = hashlib.sha256(self._program).digest()
         entry = Input(b"attack", b"", 0o755, 10**18, len(self._program), digest)
         task = Task("other", (), entry.size, 0.0, 0)
-        self._transport.send(Execute(0, 0, task, command.encode(), (entry,), 1, (), timeout_s, (), "selftest"))
+        self._transport.send(Execute(0, 0, task, command.encode(), (entry,), 1, (), timeout_s, (), "selftest", 0))
 
     def run(self, command: str, timeout_s: float = 0.0) -> Answer:
         """Run `command` to its end."""

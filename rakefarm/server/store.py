@@ -112,23 +112,48 @@ class Store:
         `own` is given the new file's descriptor, to give it to somebody; `beat` is called now and then during a long
         copy. Raises OSError when `target` can't be written.
         """
-        path = self._path(digest)
-        try:
-            blob = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
+        blob = self.open(digest, size, beat)
+        if blob is None:
             return False
         try:
-            status = os.fstat(blob)
-            if status.st_size != size:
-                return False
-            identity = (status.st_ino, status.st_ctime_ns, size)
-            if self._verified.get(digest) != identity and not self._verify(blob, path, digest, beat):
-                return False
-            self._verified[digest] = identity
             _copy(blob, target, size, mode, own, beat)
         finally:
             os.close(blob)
         return True
+
+    def open(self, digest: bytes, size: int, beat: Beat = no_beat) -> int | None:
+        """A blob, open for reading, which the caller closes; None when it isn't there, or is damaged (it is then
+        removed)."""
+        path = self._path(digest)
+        try:
+            blob = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(blob)
+            identity = (status.st_ino, status.st_ctime_ns, size)
+            fits = status.st_size == size
+            if fits and self._verified.get(digest) != identity:
+                fits = self._verify(blob, path, digest, beat)
+                self._verified[digest] = identity
+        except BaseException:
+            os.close(blob)
+            raise
+        if not fits:
+            self._verified.pop(digest, None)
+            os.close(blob)
+            return None
+        return blob
+
+    def read(self, digest: bytes, size: int) -> bytes | None:
+        """A blob's content, which must be small; None when it isn't there, or is damaged."""
+        blob = self.open(digest, size)
+        if blob is None:
+            return None
+        try:
+            return os.pread(blob, size, 0)
+        finally:
+            os.close(blob)
 
     def _verify(self, blob: int, path: bytes, digest: bytes, beat: Beat) -> bool:
         if hash_descriptor(blob, beat) == digest:

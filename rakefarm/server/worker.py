@@ -26,6 +26,7 @@ from rakefarm.server.executors import Executors
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.confinement import Confinement
 from rakefarm.server.likeness import Likeness
+from rakefarm.server.results import KeptResults
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
 from rakefarm.server.store import Store
@@ -87,8 +88,10 @@ def run_worker(
     board = WorkerBoard(scoreboard, number)
     name = socket.gethostname()
     passing = environments(settings)
+    likeness = Likeness()
+    results = KeptResults(settings, passing, executors.confinement.level, store, likeness)
     work = Workplace(
-        settings, worker_grants, board, store, sandbox, executors, Likeness(), name, admission, audit, passing
+        settings, worker_grants, board, store, sandbox, executors, likeness, results, name, admission, audit, passing
     )
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work, way_in.door)

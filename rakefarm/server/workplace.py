@@ -12,6 +12,7 @@ from rakefarm.server.audit import AuditLog
 from rakefarm.server.executors import Executors
 from rakefarm.server.grants import WorkerGrants
 from rakefarm.server.likeness import Likeness
+from rakefarm.server.results import KeptResults
 from rakefarm.server.sandbox import WorkerSandbox
 from rakefarm.server.scoreboard import WorkerBoard
 from rakefarm.server.store import Store
@@ -34,6 +35,7 @@ class Workplace(Struct, frozen=True):
     sandbox: WorkerSandbox
     executors: Executors
     likeness: Likeness
+    results: KeptResults
     name: str
     admission: Admission
     audit: AuditLog

@@ -210,7 +210,7 @@ def _compile_encoder(cls: type[Struct], head: bytes = b"") -> Encoder:
             lines.append(f"field{first} = encode{first}(value.{name})")
             parts += [f"pack_size(len(field{first}))", f"field{first}"]
     source = ["def encode(value):", *lines, f"return join(({', '.join(parts)},))"]
-    exec("\n    ".join(source), scope)  # noqa: S102 - the names are those of our own structures
+    exec("\n    ".join(source), scope)  # noqa: S102 # nosec B102 # the names are those of our own structures
     return cast(Encoder, scope["encode"])
 
 
@@ -245,7 +245,7 @@ def _compile_reader(cls: type[Struct]) -> Reader:
     fields = ", ".join(f"field{index}" for index in range(len(cls.__struct_fields__)))
     source = ["def read(data, at, end):", "    try:", *(f"        {line}" for line in lines or ["pass"])]
     source += ["    except error: refuse_cut()", f"    return cls({fields}), at"]
-    exec("\n".join(source), scope)  # noqa: S102 - the names are those of our own structures
+    exec("\n".join(source), scope)  # noqa: S102 # nosec B102 # the names are those of our own structures
     return cast(Reader, scope["read"])
 
 

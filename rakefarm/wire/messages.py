@@ -217,7 +217,8 @@ class Execute(Struct, frozen=True):
 
     `lease` is the offer's (0: none). `start` is 1 when the command is to start now or be declined with a fresh curve, 0
     when it may wait for a slot. `declared` is 1 when `produces` is the exact list of outputs, else 0.
-    `timeout_s` 0 means no limit. `label` names the action in the server's log.
+    `timeout_s` 0 means no limit. `label` names the action in the server's log. `repeatable` is 1 when the result of an
+    earlier run of the same will do, else 0.
     """
 
     lease: int
@@ -230,6 +231,7 @@ class Execute(Struct, frozen=True):
     timeout_s: float
     environment: tuple[Variable, ...]
     label: str
+    repeatable: int
 
 
 class NeedFiles(Struct, frozen=True):
@@ -262,7 +264,8 @@ class Result(Struct, frozen=True):
 
     `status` is the exit status (exited), the signal's number (signalled), else 0. `elapsed_s` is the
     command's own time, `queued_s` its wait for a slot. `work_s` is the work it did, in reference seconds: its time, by
-    the speed of this host and the share of a core that it had. `detail` is a line for people.
+    the speed of this host and the share of a core that it had. `detail` is a line for people. `kept` is 1 when all of
+    this is of an earlier run, else 0.
     """
 
     outcome: str
@@ -273,6 +276,7 @@ class Result(Struct, frozen=True):
     peak_memory_bytes: int
     work_s: float
     detail: str
+    kept: int
 
 
 OUTCOMES = {

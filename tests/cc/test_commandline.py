@@ -82,8 +82,6 @@ KEPT = {
     "-c a.c -fprofile-use=x": Reason.PROFILE,
     "-c a.c --coverage": Reason.PROFILE,
     "-c a.c -flto=auto": Reason.LINK_TIME,
-    "-c a.c -march=native": Reason.THIS_PROCESSOR,
-    "-c a.c -mtune=native": Reason.THIS_PROCESSOR,
     "-c a.c -save-temps=obj": Reason.SAVES_TEMPORARIES,
     "-c a.c -fdump-tree-all": Reason.SAVES_TEMPORARIES,
     "-c a.c -dD": Reason.SAVES_TEMPORARIES,

@@ -95,3 +95,17 @@ def test_nobody_is_waited_for_once_the_caller_is_gone(hosts: dict[str, int]) -> 
     for _ in range(1 + AHEAD if hosts else 0):
         take(placement)
     assert placement.acquire(None, 1.0, (), lambda: True) is None
+
+
+def test_the_same_compile_comes_to_the_same_host_where_that_costs_nothing() -> None:
+    def first(name: bytes, hosts: Mapping[str, int]) -> str:
+        place = placement_of(hosts).acquire(None, 1.0, (), lambda: False, name)
+        return place.member.name if place is not None else ""
+
+    names = [b"%d" % number for number in range(40)]
+    chosen = [first(name, {"a": 2, "b": 2, "c": 2}) for name in names]
+    assert chosen == [first(name, {"c": 2, "b": 2, "a": 2}) for name in names]
+    assert set(chosen) == {"a", "b", "c"}
+    placement = placement_of({"a": 1, "b": 1})
+    drawn = {take(placement), take(placement)}
+    assert drawn == {"a", "b"}, "one that is busy is not waited for"

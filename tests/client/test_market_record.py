@@ -52,4 +52,5 @@ def test_the_terms_of_an_award_add_up_to_its_price(record: MarketRecord) -> None
     assert record.terms("lab1", "task", 6.0) == {"run": 4.5, "owner": 1.5}
     record.offer("lab1", "task", structs.replace(OFFER, price=1.0, terms=(Term("run", 1.0),)), 0.0)
     assert record.terms("lab1", "task", 6.0) == {"run": 6.0}, "the last one counts"
+    assert record.terms("lab1", "task", 6.0, 4.0) == {"run": 2.0, "slowness": 4.0}
     assert record.terms("lab1", "other", 6.0) == {} == record.terms("lab2", "task", 6.0)

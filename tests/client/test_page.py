@@ -1,8 +1,10 @@
 """`--report`: one page that needs nothing else, whatever commands, hosts and compilers say; driven in a real browser."""
 
+import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,10 +14,19 @@ from chromium_vocabulary import CHROMIUM, Browser, open_browser
 from story_vocabulary import LAB1, LAB2, StoppedClock, story_of_a_build, tell
 
 from rakefarm import events
-from rakefarm.client.page import Page
+from rakefarm.client.page import LISTED, Page
 from rakefarm.client.plain import ViewError
 from rakefarm.client.story import Stories
 from rakefarm.client.timeline import bars_of, critical_path
+from rakefarm.events import (
+    ActionFinished,
+    ActionPhase,
+    ActionPlaced,
+    ActionQueued,
+    BuildFinished,
+    BuildStarted,
+    SetStarted,
+)
 
 
 @pytest.fixture
@@ -123,6 +134,52 @@ def test_a_report_where_no_file_can_be(tmp_path: Path) -> None:
         Page(str(tmp_path))
 
 
+MANY = 10_000
+
+
+@pytest.fixture
+def large(clock: StoppedClock, tmp_path: Path) -> Path:
+    """The report of a large build: 8 places, one failure."""
+    page = Page(str(tmp_path / "large.html"))
+    stream = events.Stream("0123456789abcdef", [page])
+    stream.emit(BuildStarted(rakefile="R", actions=MANY, sets=1, hosts=(LAB1, LAB2), policy="plan", cores=2))
+    stream.emit(SetStarted(index=0, set_name="all", actions=MANY))
+    for action in range(1, MANY + 1):
+        command = f"cc -c '</script>part{action - 1}.c'"
+        stream.emit(ActionQueued(action=action, set_name="all", line=action, command=command, remote=True))
+    for first in range(1, MANY + 1, 8):
+        group = range(first, min(first + 8, MANY + 1))
+        for action in group:
+            host = (LAB1, LAB2)[action % 2]
+            stream.emit(
+                ActionPlaced(action=action, host=host, price=0.1, seconds=0.1, runner_up=LAB1, runner_up_price=0.2)
+            )
+            stream.emit(ActionPhase(action=action, host=host, phase="running"))
+        clock.now_s += 0.1
+        for action in group:
+            outcome = "failed" if action == 5000 else "succeeded"
+            stream.emit(ActionFinished(action=action, host=(LAB1, LAB2)[action % 2], outcome=outcome, ran_s=0.1))
+    stream.emit(
+        BuildFinished(exit_status=1, succeeded=MANY - 1, failed=1, not_started=0, elapsed_s=clock.now_s - 100.0)
+    )
+    page.close()
+    return tmp_path / "large.html"
+
+
+def test_a_large_build_makes_no_large_page(large: Path) -> None:
+    page = Elements(large)
+    assert large.stat().st_size < 2e6
+    assert page.count("tr") < LISTED + 400 and page.count("g") < 2100
+    assert sum(attributes.get("class") == "bar failed" for _, attributes in page.tags) == 1, "which is drawn alone"
+    drawn = [attributes for tag, attributes in page.tags if tag == "g"]
+    of_all = " ".join(str(each.get("data-actions") or each["data-action"]) for each in drawn)
+    assert sorted(map(int, of_all.split())) == list(range(1, MANY + 1))
+    (rest,) = re.findall(r'<script type="application/json" id="rest">(.*?)</script>', large.read_text("utf-8"))
+    rows = json.loads(rest)
+    assert [row[0] for row in rows] == list(range(LISTED + 1, MANY + 1)) and {len(row) for row in rows} == {13}
+    assert rows[-1][3] == f"cc -c '</script>part{MANY - 1}.c'"
+
+
 # --- in a browser -----------------------------------------------------------------------------------------
 
 in_a_browser = [
@@ -175,6 +232,22 @@ class TestInABrowser:
         assert box[0] >= 0 and box[1] <= width
         browser.move_to("h1")
         assert browser.evaluate("tip.hidden") is True
+
+    def test_ten_thousand_actions_are_light(self, browser: Browser, large: Path, width: int, dark: bool) -> None:
+        browser.show(large, width, dark=dark)
+        assert browser.evaluate("document.querySelectorAll('*').length") < 15_000
+        assert browser.evaluate("count.value") == f"{MANY} of {MANY} shown, the first {LISTED} listed"
+        began = time.monotonic()
+        browser.type_into("#filter", f"part{MANY - 1}.c")
+        assert shown_rows(browser) == [str(MANY)] and browser.evaluate("count.value") == f"1 of {MANY} shown"
+        assert time.monotonic() - began < 5.0
+        row = browser.evaluate(f"document.getElementById('action-{MANY}').innerText")
+        begin = [str(MANY), "all", str(MANY), "cc", "-c", f"'</script>part{MANY - 1}.c'", LAB1, "4", "succeeded"]
+        assert row.split()[: len(begin)] == begin
+        browser.type_into("#filter", "")
+        browser.move_to(".bar[data-actions]")
+        assert "short actions, the first:" in browser.evaluate("tip.innerText")
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
 
     def test_it_can_be_read(self, browser: Browser, path: Path, width: int, dark: bool) -> None:
         browser.show(path, width, dark=dark)

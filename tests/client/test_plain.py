@@ -175,6 +175,16 @@ def test_progress_of_a_long_build_does_not_fill_the_log():
     assert lines(begin, at(1, QUEUED)) == []
 
 
+def test_verbose_tells_of_slowness_that_was_seen():
+    placed = ActionPlaced(
+        action=3, host="lab1", price=2.5, slowness=1.5, runner_up="lab2", runner_up_price=9.0, runner_up_slowness=8.0
+    )
+    assert lines(QUEUED, placed, verbose=1) == [
+        "set 'build', line 12: cc -c x.c: on lab1 at 2.50 (1.50 of it for having been slower than it says),"
+        " before lab2 at 9.00 (8.00 of it for having been slower than it says)"
+    ]
+
+
 def test_verbose_tells_of_copies():
     events = (
         QUEUED,

@@ -137,6 +137,24 @@ def test_an_award_tells_who_would_have_been_next_and_at_what_price(plan: PlanPol
     assert (award.runner_up, award.runner_up_price) == ("", None)
 
 
+def test_an_award_tells_what_of_the_prices_is_slowness_that_was_seen(view: HandView, plan: PlanPolicy) -> None:
+    jobs = make_jobs(1.0, 1.0, 1.0, known=True)
+    plan.handle(SetStarted(jobs, facts("a", "b")))
+    for host in ("a", "b"):
+        plan.handle(Quoted(jobs[0], host, 2.0, 1.0, FREE))
+    (first,) = of_kind(plan.handle(slot_free("a", FREE)), Award)
+    assert isinstance(first, Award) and (first.slowness, first.runner_up_slowness) == (0.0, 0.0)
+    view.time_s += 4.0
+    plan.handle(Finished(first.job, "a", 4.0, curve(100.0, running=1), True))  # four times what it said
+    (second,) = of_kind(plan.handle(slot_free("b", FREE)), Award)
+    assert isinstance(second, Award) and (second.host, second.slowness, second.runner_up) == ("b", 0.0, "a")
+    assert second.runner_up_slowness == pytest.approx(2 * (4.1 / 1.1 - 1.0), rel=0.01)
+    plan.handle(HostDown("b"))
+    (third,) = of_kind(plan.handle(slot_free("a", FREE)), Award)
+    assert isinstance(third, Award) and third.price == pytest.approx(2.0 + third.slowness)
+    assert third.slowness == pytest.approx(second.runner_up_slowness)
+
+
 def test_a_result_with_a_free_slot_brings_the_next_award(plan: PlanPolicy) -> None:
     jobs = make_jobs(3.0, 2.0)
     plan.handle(SetStarted(jobs, facts("a")))

@@ -126,3 +126,13 @@ def test_what_is_no_host_never_reaches_ssh(keeper: Keeper, host: str) -> None:
     status, _, err = keeper.run("add-host", "--", host)
     assert status == 2 and err.count("\n") == 1
     assert not (keeper.place / "seen").exists()
+
+
+def test_the_first_machines_get_a_key_that_is_made_for_them(keeper: Keeper) -> None:
+    status, out, _ = keeper.run("add-host", "lab1", "lab2")
+    assert status == 0 and f"{keeper.path}: key " in out and "lab2: has the key" in out
+    assert keeper.remote("lab1").read_text().split() == keeper.path.read_text().split()
+    before = keeper.path.read_bytes()
+    assert keeper.run("add-host", "lab1")[0] == 0 and keeper.path.read_bytes() == before
+    assert keeper.run("add-host", "--key-file", str(keeper.place / "none"), "--name", "zoe", "lab1")[0] == 2
+    assert not (keeper.place / "none").exists(), "a name that is asked for is not made"

@@ -54,7 +54,7 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.M
 
 def request(value: str, size: int = 0) -> Execute:
     task = Task("compile", (Need("same", value),), 0, 0.0, 0)
-    return Execute(0, 0, task, b"", (Input(b"list", b"", 0, 0, size, b""),), 0, (), 0.0, (), "")
+    return Execute(0, 0, task, b"", (Input(b"list", b"", 0, 0, size, b""),), 0, (), 0.0, (), "", 0)
 
 
 def test_lists(tmp_path: Path) -> None:

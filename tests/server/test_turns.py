@@ -79,7 +79,7 @@ def curve_now(client: Client) -> Curve:
 
 def is_silent(client: Client, seconds: float) -> bool:
     """Whether nothing but beats comes for a while."""
-    client.socket.settimeout(seconds)
+    client.socket.settimeout(max(seconds, 0.01))  # 0 would mean: don't block, and raise another error
     try:
         with contextlib.suppress(TimeoutError):
             while True:

@@ -81,7 +81,7 @@ class Calls:
         assert status == 0, err
         counts = {}
         for line in out.decode().splitlines():
-            found = re.match(r" *(\d+) +(?:(compiled|taken|run|files)|on (\S+)|(\w+):)", line)
+            found = re.match(r" *(\d+) +(?:(compiled|taken|served|run|files)|on (\S+)|(\w+):)", line)
             if found:
                 counts[found[2] or found[3] or found[4]] = int(found[1])
         return counts

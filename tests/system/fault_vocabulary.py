@@ -2,6 +2,7 @@
 cables to cut, disks to fill, clocks to move; and what must hold afterwards."""
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -24,7 +25,9 @@ ACTIONS = 8
 SLOTS = 2
 LONGEST_S = 0.9
 """A fault comes within this time after the first action was placed; a build takes about as long."""
-SETTLED_S = 20.0
+SETTLED_S = 30.0
+PATIENCE_S = 15.0
+"""How long a client waits for a server that is only slow since all of this goes on at once."""
 
 
 def in_mount_namespace_of(pid: int) -> list[str]:
@@ -45,7 +48,11 @@ class Farm:
         self.project = Project(place / "client")
         self.key_file = place / "keys"
         make_keys(self.key_file, "zoe")
+        settings = self.project.scratch / "config" / "rakefarm" / "client.toml"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(f"connect_s = {PATIENCE_S}\nquote_s = {PATIENCE_S}\n")
         self.servers: list[Server] = []
+        self._numbers = itertools.count()
         self._open_files: dict[int, int] = {}
         self.variables = {"LC_RAKEFARM": str(place)}
         """Reach every command, so that it can be found, whatever confines it."""
@@ -58,11 +65,10 @@ class Farm:
         prefix: Sequence[str] = (),
         env: dict[str, str] | None = None,
         settings: str = "",
-        place: Path | None = None,
     ) -> Server:
         """One more server."""
-        scratch = place or self._place / f"server-{len(self.servers)}"
-        scratch.mkdir(exist_ok=True)
+        scratch = self._place / f"server-{next(self._numbers)}"
+        scratch.mkdir()
         (scratch / "server.toml").write_text(settings)
         plain = server_vocabulary.SERVER
         server_vocabulary.SERVER = (*prefix, *plain)
@@ -83,10 +89,11 @@ class Farm:
         return server
 
     def note(self) -> None:
-        """Remember what each worker has open when it has nothing to do."""
+        """Remember what each worker has open when it has nothing to do, and has done something."""
         for server in self.servers:
             for pid in server.worker_pids():
-                self._open_files[pid] = count_open(pid)
+                with contextlib.suppress(OSError):
+                    self._open_files.setdefault(pid, count_open(pid))
 
     # --- a build ------------------------------------------------------------------------------------------
 
@@ -106,6 +113,7 @@ class Farm:
 
     def start(self, *options: str, prefix: Sequence[str] = (), env: dict[str, str] | None = None) -> Client:
         """The build, on all servers, until its first action is placed."""
+        self.forget_outputs()
         client = self.project.start(
             *("--key-file", str(self.key_file), *options),
             hosts=self.servers,
@@ -114,6 +122,11 @@ class Farm:
         )
         client.wait_for("action_placed")
         return client
+
+    def forget_outputs(self) -> None:
+        """As before the first build."""
+        for path in self.project.path.glob("out*"):
+            path.unlink()
 
     def check_outputs(self, all_of_them: bool = True) -> None:
         """Those that are there are what a build on this machine would have made; and, of a build that went well, all."""
@@ -165,8 +178,7 @@ class Farm:
 
     def check_serves(self, server: Server, prefix: Sequence[str] = ()) -> None:
         """A build on this server alone uses every slot of it, and comes out right; then all slots are free."""
-        for path in self.project.path.glob("out*"):
-            path.unlink()
+        self.forget_outputs()
         built = self.project.build(
             *("--key-file", str(self.key_file), "--fallback", "never"),
             hosts=[server],
@@ -183,18 +195,23 @@ class Farm:
 
     def end(self) -> None:
         """End every server, and see that nothing of any is left but what the killed leave to the next."""
-        for server in self.servers:
-            killed = server.process.poll() is not None
-            server.end()
-            assert "Traceback" not in server.log(), server.log()
-            if killed:
-                self._sweep(server)
-            assert server.directories() == []
+        for server in list(self.servers):
+            self.bury(server)
         wait_until(lambda: not self.commands(), "all commands gone", SETTLED_S)
 
+    def bury(self, server: Server) -> None:
+        """End one, if it has not ended; what it was killed over, the next that starts there removes."""
+        killed = server.process.poll() is not None
+        server.end()
+        self.servers.remove(server)
+        assert "Traceback" not in server.log(), server.log()
+        if killed:
+            self._sweep(server)
+        assert server.directories() == []
+
     def _sweep(self, server: Server) -> None:
-        place = self._place / "successor"
-        place.mkdir(exist_ok=True)
+        place = self._place / f"successor-{next(self._numbers)}"
+        place.mkdir()
         open_server(place, "--slots", "1", env={"TMPDIR": str(server.scratch)}).end()
 
 
@@ -260,7 +277,7 @@ class Cable:
     """A network of two machines: here, in namespaces of their own, connected by a cable that can be cut."""
 
     def __init__(self) -> None:
-        self._ends = [subprocess.Popen(["unshare", "-n", "sleep", "3600"]) for _ in range(2)]
+        self._ends = [subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE) for _ in range(2)]
         here = os.readlink("/proc/self/ns/net")
         wait_until(lambda: all(os.readlink(f"/proc/{end.pid}/ns/net") != here for end in self._ends), "namespaces")
         self.here, self.there = (in_network_of(end.pid) for end in self._ends)
@@ -286,7 +303,8 @@ class Cable:
     def close(self) -> None:
         """The kernel takes the rest."""
         for end in self._ends:
-            end.kill()
+            assert end.stdin is not None
+            end.stdin.close()  # which is also what happens when we are killed
             end.wait()
 
 
@@ -323,12 +341,17 @@ class Clock:
     """The time of day of the programs that have `variables`; nobody else's is touched."""
 
     def __init__(self, place: Path) -> None:
-        library = place / "moved_clock.so"
-        source = Path(__file__).with_name("moved_clock.c")
-        _run("cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl")
-        self._moved = place / "moved"
-        self._moved.write_bytes(bytes(8))
+        library, self._moved = place / "moved_clock.so", place / "moved"
+        if not self._moved.exists():
+            source = Path(__file__).with_name("moved_clock.c")
+            _run("cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl")
+            self._moved.write_bytes(bytes(8))
         self.variables = {"LD_PRELOAD": str(library), "MOVED_CLOCK": str(self._moved)}
+
+    @property
+    def moved_s(self) -> int:
+        """How far it is off."""
+        return int.from_bytes(self._moved.read_bytes(), "little", signed=True)
 
     def move(self, seconds: int) -> None:
         """From this moment on."""

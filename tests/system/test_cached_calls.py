@@ -145,7 +145,8 @@ def test_a_killed_helper_and_a_damaged_cache_cost_a_compile(cached: Calls, farm:
         path.chmod(0o600)
         path.write_bytes(path.read_bytes()[:-1])
     assert (*cached.call(*WARNED), made(cached)) == first
-    assert cached.statistics()["compiled"] == 1
+    counts = cached.statistics()
+    assert (counts["compiled"] + counts["served"], counts["taken"]) == (1, 1)
 
 
 def test_many_at_once_share_the_results(cached: Calls, farm: tuple[Server, ...]) -> None:
@@ -169,3 +170,27 @@ def test_a_cache_that_cannot_be_is_done_without(cached: Calls, farm: tuple[Serve
             assert cached.call(*WARNED, env={"RAKEFARM_RESULT_CACHE": place})[0] == 0
     assert cached.statistics()["compiled"] == 4
     assert not list((cached.scratch / "open").iterdir())
+
+
+def test_a_server_has_results_for_another_user_and_another_day(cached: Calls, farm: tuple[Server, ...]) -> None:
+    cached.hosts = [farm[0]]
+    first = (*cached.call(*WARNED), made(cached))
+    cache(cached, "clear")
+
+    def served() -> bool:
+        assert (*cached.call(*WARNED), made(cached)) == first
+        cache(cached, "clear")
+        return cached.statistics()["served"] > 0
+
+    wait_until(served)
+    for path in cached.path.rglob("*.[ch]"):
+        os.utime(path, (5, 5))  # a fresh checkout
+    assert b"out of its results" in cached.call("-v", *WARNED)[2]
+    counts = cached.statistics()
+    cached.write("inc/h.h", "static int other;\n")
+    assert b"other" in cached.call(*WARNED)[2]
+    assert cached.statistics() == {
+        **counts,
+        "compiled": counts["compiled"] + 1,
+        farm[0].address: counts["compiled"] + 1,
+    }

@@ -44,6 +44,63 @@ def test_all_that_is_made_is_what_the_compiler_makes(calls: Calls, farm: tuple[S
     assert counts["run"] == 0
 
 
+LOOP = """
+double sum(const double *a, int n) { double s = 0; for (int i = 0; i < n; i++) s += a[i] * a[i]; return s; }
+"""
+
+
+def test_this_processor_is_named_for_the_farm(calls: Calls, farm: tuple[Server, ...]) -> None:
+    calls.hosts = list(farm)
+    calls.write("a.c", LOOP)
+    calls.write("a.cc", LOOP)
+    calls.check_same("gcc", "-O3", "-ffast-math", "-march=native", "-c", "a.c")
+    calls.check_same("gcc", "-march=native", "-mtune=generic", "-mno-avx", "-O3", "-ffast-math", "-c", "a.c")
+    calls.check_same("g++", "-O3", "-ffast-math", "-mno-avx2", "-mtune=native", "-S", "a.cc")
+    counts = calls.statistics()
+    assert (counts["compiled"], counts["run"]) == (3, 0)
+    calls.check_same("gcc", "-g", "-O3", "-march=native", "-c", "a.c")
+    if shutil.which("clang"):
+        calls.check_same("clang", "-O3", "-march=native", "-c", "a.c")
+    assert calls.statistics()["this_processor"] == 1 + bool(shutil.which("clang"))
+
+
+COMPILERS = [name for name in ("gcc", "g++", "clang") if shutil.which(name)]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_what_is_not_sent_is_the_compilers_own_and_has_its_reason(
+    calls: Calls, farm: tuple[Server, ...], compiler: str
+) -> None:
+    calls.hosts = [farm[0]]
+    calls.write("a.c", '#include "h.h"\nint f(int x) { return x ? X : 0; }\n')
+    calls.write("h.h", "#define X 1\n")
+    calls.write("b.s", ".globl b\nb:\n")
+    calls.write("c.S", '#include "h.h"\n.globl c\nc: .long X\n')
+    calls.write("d.c", 'asm(".include \\"b.s\\"");\n')
+    expected = {
+        "saves_temporaries": ("-save-temps", "-c", "a.c"),
+        "language": ("-c", "b.s"),
+        "embedded_file": ("-c", "d.c"),
+    }
+    for words in (*expected.values(), ("-c", "c.S")):
+        calls.check_same(compiler, *words)
+    # What gcc makes for profiles has a stamp, and precompiled headers have addresses: another each time.
+    assert calls.call(compiler, "-x", "c-header", "-c", "h.h", "-o", "p.gch") == (0, b"", b"")
+    assert (calls.path / "p.gch").exists()
+    assert calls.call(compiler, "--coverage", "-c", "a.c") == (0, b"", b"")
+    assert calls.call(compiler, "-fprofile-generate", "-c", "a.c") == (0, b"", b"")
+    assert (calls.path / "a.gcno").exists()
+    counts = calls.statistics()
+    wanted = dict.fromkeys(expected, 1) | {"profile": 2, "language": 2, "precompiled_header": 1}
+    assert {name: counts.get(name) for name in wanted} == wanted
+    calls.check_same(compiler, "-g", "-gsplit-dwarf", "-c", "a.c")
+    calls.check_same(compiler, "-g", "-gsplit-dwarf", "-c", f"{calls.path}/a.c")
+    counts = calls.statistics()
+    assert (counts["compiled"], counts["fragile_option"]) == (1, 1)
+    status, _, err = calls.call("-v", compiler, "-save-temps", "-c", "a.c")
+    assert (status, err) == (0, b"rakefarm cc: here: it keeps intermediate files or dumps: -save-temps\n")
+
+
 @pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
 def test_clang_makes_the_same_there_too(calls: Calls, farm: tuple[Server, ...]) -> None:
     calls.hosts = list(farm)

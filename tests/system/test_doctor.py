@@ -16,6 +16,10 @@ from farm_vocabulary import Project, open_server_under, small_disks_work, with_s
 from secure_vocabulary import make_keys, open_keyed_server
 from server_vocabulary import Server, StartServer, encode
 
+from rakefarm.client import examination
+from rakefarm.client.credentials import Credentials
+from rakefarm.client.examination import Bench, Examination, examine
+from rakefarm.hosts import Host
 from rakefarm.wire.messages import Error
 
 AN_HOUR_AHEAD = (
@@ -89,6 +93,21 @@ def test_it_tells_apart_who_can_not_be_talked_to(project: Project, server: Serve
     assert status == 3 and "1 of 6 hosts usable" in table
     for number in filter(None, codes.values()):
         assert f"[{number}]\n  fix: " in table
+
+
+def test_the_wrong_port_of_a_host_that_answers_at_the_usual_one(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    bench = Bench(Credentials(), {"HOME": str(tmp_path)}, 5.0, "cc", {}, str(tmp_path / "trial.c"))
+    for usual, code in ((port, "RF103"), (server.port, "RF104")):
+        monkeypatch.setattr(examination, "DEFAULT_PORT", usual)  # no test has a port that is fixed
+        found = Examination(f"127.0.0.1:{port}", "127.0.0.1")
+        examine(Host("127.0.0.1", port), bench, found, lambda host: host)
+        assert found.code is not None and found.code.number == code
+    assert found.problem == f"nothing listens at port {port}; a rakeserver does at {server.port}"
+    assert "name the port" in found.fix
 
 
 def test_a_usable_host_is_told_of_with_all_that_is_known(project: Project, server: Server) -> None:

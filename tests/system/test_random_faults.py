@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -54,37 +54,57 @@ def chance(request: pytest.FixtureRequest, seed: int) -> random.Random:
     return random.Random(f"{request.function.__name__} {seed}")
 
 
-@pytest.fixture
-def empty_farm(tmp_path: Path) -> Iterator[Farm]:
-    with a_farm(tmp_path) as farm:
-        farm.write_build()
-        yield farm
+Open = Callable[[Farm], object]
+
+
+def _is_as_before(farm: Farm) -> bool:
+    """Whether the last test has left the farm so that the next may go on with it; if not, that one has said so."""
+    try:
+        farm.check_nothing_is_left()
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def farms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Farm]]:
+    """`farms(name, *openers)`: a farm with these servers, the same for all tests that name it; a server that is gone is
+    replaced. In the end all are ended, and have left nothing."""
+    made: dict[str, Farm] = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(name: str, *openers: Open, prefix: Sequence[str] = ()) -> Farm:
+            farm = made.get(name)
+            if farm is None or not _is_as_before(farm):
+                farm = made[name] = stack.enter_context(a_farm(tmp_path_factory.mktemp("farm")))
+                farm.write_build()
+            for server in [server for server in farm.servers if server.process.poll() is not None]:
+                farm.bury(server)
+            if len(farm.servers) < len(openers):
+                for server in list(farm.servers):
+                    farm.bury(server)
+                for opener in openers:
+                    opener(farm)
+                for server in farm.servers:
+                    farm.check_serves(server, prefix)
+            farm.check_nothing_is_left()
+            farm.note()
+            return farm
+
+        yield get
 
 
 @pytest.fixture
-def farm(empty_farm: Farm) -> Farm:
+def farm(farms: Callable[..., Farm]) -> Farm:
     """Two servers, warm."""
-    for _ in range(2):
-        empty_farm.open()
-    warm(empty_farm)
-    return empty_farm
-
-
-def warm(farm: Farm) -> None:
-    for server in farm.servers:
-        farm.check_serves(server)
-    farm.check_nothing_is_left()
-    farm.note()
-    for path in farm.project.path.glob("out*"):
-        path.unlink()
+    return farms("two servers", Farm.open, Farm.open)
 
 
 def check(farm: Farm) -> None:
     """What must hold after any fault."""
     farm.check_nothing_is_left()
-    for server in farm.servers:
-        if server.process.poll() is None:
-            farm.check_serves(server)
+    alive = [server for server in farm.servers if server.process.poll() is None]
+    farm.check_serves(alive[0])
     farm.check_nothing_is_left()
 
 
@@ -182,7 +202,7 @@ def test_a_client_stands_still(farm: Farm, chance: random.Random) -> None:
 # --- the cable ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cable() -> Iterator[Cable]:
     if not networks_work():
         pytest.skip("this machine lets nobody make networks")
@@ -191,23 +211,21 @@ def cable() -> Iterator[Cable]:
     made.close()
 
 
-def open_there(farm: Farm, cable: Cable) -> None:
-    """Two servers on the other machine, as a client sees it. Only the first stands behind the cable."""
+@pytest.fixture
+def far_farm(farms: Callable[..., Farm], cable: Cable) -> Farm:
+    """Two servers, of which the first stands behind the cable."""
     settings = f"unacknowledged_s = {UNACKNOWLEDGED_S}\n"
-    farm.open("--address", cable.address, prefix=cable.there, settings=settings)
-    farm.open("--address", "127.0.0.1", prefix=cable.here, settings=settings)
-    for server in farm.servers:
-        farm.check_serves(server, cable.here)
-    farm.check_nothing_is_left()
-    farm.note()
-    for path in farm.project.path.glob("out*"):
-        path.unlink()
+    return farms(
+        "behind a cable",
+        lambda farm: farm.open("--address", cable.address, prefix=cable.there, settings=settings),
+        lambda farm: farm.open("--address", "127.0.0.1", prefix=cable.here, settings=settings),
+        prefix=cable.here,
+    )
 
 
 @pytest.mark.parametrize("mended", [True, False], ids=["for a while", "for good"])
-def test_a_cable_is_cut(empty_farm: Farm, cable: Cable, chance: random.Random, mended: bool) -> None:
-    farm = empty_farm
-    open_there(farm, cable)
+def test_a_cable_is_cut(far_farm: Farm, cable: Cable, chance: random.Random, mended: bool) -> None:
+    farm = far_farm
     client = farm.start(prefix=cable.here)
     some_moment(chance)
     cable.cut()
@@ -224,9 +242,8 @@ def test_a_cable_is_cut(empty_farm: Farm, cable: Cable, chance: random.Random, m
     farm.check_nothing_is_left()
 
 
-def test_a_client_is_gone_behind_a_cable_that_is_cut(empty_farm: Farm, cable: Cable, chance: random.Random) -> None:
-    farm = empty_farm
-    open_there(farm, cable)
+def test_a_client_is_gone_behind_a_cable_that_is_cut(far_farm: Farm, cable: Cable, chance: random.Random) -> None:
+    farm = far_farm
     client = farm.start(prefix=cable.here)
     some_moment(chance)
     cable.cut()
@@ -245,16 +262,19 @@ needs_disks = pytest.mark.skipif(not small_disks_work(), reason="this machine le
 
 @needs_disks
 @pytest.mark.parametrize("isolation", ["auto", "process"])
-def test_a_servers_disk_is_full(empty_farm: Farm, chance: random.Random, tmp_path: Path, isolation: str) -> None:
-    farm, place = empty_farm, tmp_path / "disk"
-    place.mkdir()
-    (place / "tmp").mkdir()
+def test_a_servers_disk_is_full(
+    farms: Callable[..., Farm], chance: random.Random, tmp_path_factory: pytest.TempPathFactory, isolation: str
+) -> None:
+    place = tmp_path_factory.getbasetemp() / f"disk-{isolation}"
+    place.mkdir(exist_ok=True)
     script = f"mkdir '{place}/tmp' && chmod 777 '{place}/tmp' && exec \"$@\""
     prefix = [*with_small_disk(place, "160m"), "sh", "-c", script, "sh"]
     own = {"TMPDIR": str(place / "tmp"), "XDG_CACHE_HOME": str(place / "cache")}
-    farm.open("--isolation", isolation, prefix=prefix, env=own)
-    farm.open()
-    warm(farm)
+    farm = farms(
+        f"small disk, {isolation}",
+        lambda farm: farm.open("--isolation", isolation, prefix=prefix, env=own),
+        Farm.open,
+    )
     client = farm.start()
     some_moment(chance)
     with full_disk(farm.servers[0].process.pid, place):
@@ -295,15 +315,17 @@ def test_a_clients_disk_is_full(farm: Farm, chance: random.Random, tmp_path: Pat
 
 
 @pytest.mark.parametrize("whose", ["the client's", "a server's"])
-def test_a_clock_is_moved(empty_farm: Farm, chance: random.Random, tmp_path: Path, whose: str) -> None:
-    farm, clock = empty_farm, Clock(tmp_path)
+def test_a_clock_is_moved(
+    farms: Callable[..., Farm], chance: random.Random, tmp_path_factory: pytest.TempPathFactory, whose: str
+) -> None:
+    place = tmp_path_factory.getbasetemp() / f"clock of {whose}"
+    place.mkdir(exist_ok=True)
+    clock = Clock(place)
     moved = clock.variables if whose == "a server's" else {}
-    farm.open(env=moved)
-    farm.open()
-    warm(farm)
+    farm = farms(f"a clock of {whose}", lambda farm: farm.open(env=moved), Farm.open)
     client = farm.start(env={} if moved else clock.variables)
     some_moment(chance)
-    clock.move(chance.choice((HOUR_S, -HOUR_S)))
+    clock.move(clock.moved_s + chance.choice((HOUR_S, -HOUR_S)))
     built = client.end()
     assert built.status == 0, built.stderr
     farm.check_outputs()

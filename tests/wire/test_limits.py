@@ -95,8 +95,8 @@ def test_a_field_may_be_just_as_large_as_its_limit():
 
 def test_a_message_may_be_just_as_large_as_its_limit():
     """Counted are its type, its size fields and its payloads, not its body."""
-    exact = Execute(0, 1, Task("k" * 60, (), 0, 0.0, 0), b"true", (), 0, (b"out",), 0.0, (), "label")
-    length = 8 + 10 * 8 + 8 + 8 + (TASK_BYTES + 60) + 4 + 0 + 8 + (8 + 3) + 8 + 0 + 5
+    exact = Execute(0, 1, Task("k" * 60, (), 0, 0.0, 0), b"true", (), 0, (b"out",), 0.0, (), "label", 0)
+    length = 8 + 11 * 8 + 8 + 8 + (TASK_BYTES + 60) + 4 + 0 + 8 + (8 + 3) + 8 + 0 + 5 + 8
     limits = Limits(payload=TASK_BYTES + 61, message=length)
     pair = pair_in_small(limits)
     assert push(pair.client, pair.server, exact) == [exact]
