@@ -22,12 +22,12 @@ THEMES = {
     "dark": {"text": "#e6edf3", "grid": "#3d444d", "colors": ["#58a6ff", "#f0883e", "#3fb950", "#bc8cff", "#ff7b72"]},
 }
 FACTORS = {
-    "client": ("share of a processor that the client has", lambda row: row.share, False),
+    "client": ("the client's share of a processor", lambda row: row.share, False),
     "actions": ("actions", lambda row: row.actions, False),
-    "input": ("input bytes of each action (cold)", lambda row: row.padding_bytes, True),
-    "rate": ("rate of the cable, Mbit/s (200 kB cold inputs)", lambda row: row.asked_rate_bps / 1e6, True),
+    "input": ("input kB of each action (cold)", lambda row: row.padding_bytes / 1e3, True),
+    "rate": ("cable, Mbit/s (200 kB cold inputs)", lambda row: row.asked_rate_bps / 1e6, True),
     "round trip": ("round trip, ms (small files)", lambda row: row.asked_round_trip_s * 1e3, True),
-    "hosts": ("hosts of one slot (sleeping actions: emulated)", lambda row: row.hosts, False),
+    "hosts": ("hosts of one slot (emulated: sleeps)", lambda row: row.hosts, False),
 }
 
 
@@ -103,7 +103,14 @@ def _factor(axes: Axes, factor: str, rows: Sequence[Row], predictions: Sequence[
     axes.axhline(1.0, color=THEMES[theme]["text"], linewidth=0.8, linestyle="--")
     if logarithmic:
         axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
+    if logarithmic or factor == "hosts":
+        axes.set_xticks(sorted({place(each.row) for each in chosen}), minor=False)
+        axes.set_xticks([], minor=True)
+        axes.xaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.5), max(high, 2.0))
     axes.set_xlabel(label)
     axes.set_ylabel("times faster on the farm")
     axes.legend(fontsize=7)

@@ -81,6 +81,9 @@ def render(
         best=max(predictions, key=lambda each: _gain(each.row)),
         worst=min(predictions, key=lambda each: _gain(each.row)),
         spread=_spread(rows),
+        distcc_ratio=statistics.median(
+            each.row.remote_s / each.row.distcc_s for each in predictions if each.row.distcc_s
+        ),
         least=_least(costs),
         question=lambda way, loss, at: _one(pairs, "question", way, loss=loss, setting=at),
         window=lambda round_trip_s, size: _one(pairs, "window", "tcp", round_trip_s=round_trip_s, setting=size),
@@ -135,11 +138,15 @@ def _slope(figures: Sequence[Figure], way: str) -> float:
 
 
 def _ms(seconds: float) -> str:
+    if seconds < 1e-6:
+        return "0 ms"
     return f"{seconds * 1e3:.3g} ms" if seconds * 1e3 < 1000 else _seconds(seconds)
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < float("inf") else "never"
+    if seconds == float("inf"):
+        return "never"
+    return f"{seconds:.3g} s" if seconds else "0.00"
 
 
 def _percent(share: float) -> str:
