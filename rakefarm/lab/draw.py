@@ -69,7 +69,7 @@ class Drawn(Struct, frozen=True):
 
 def stream(seed: int, *words: object) -> random.Random:
     """The chance of one purpose: the same for the same seed and words, whatever else is drawn."""
-    return random.Random(f"{seed}:" + ":".join(map(str, words)))
+    return random.Random(f"{seed}:" + ":".join(map(str, words)))  # nosec B311 # repeatable
 
 
 def draw(scenario: Scenario, seed: int) -> Drawn:

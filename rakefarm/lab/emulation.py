@@ -111,7 +111,7 @@ class EmulatedFarm:
             file.write(f"{rate(host.true_speed, host.cores, busy, host.slots)}\n")
         log = os.path.join(programs, "log")
         with open(log, "w", encoding="ascii"):
-            os.chmod(log, 0o666)  # started by root, a server gives commands other uids
+            os.chmod(log, 0o666)  # nosec B103 # started by root, a server gives commands other uids
         configuration = os.path.join(place, "server.toml")
         with open(configuration, "w", encoding="utf-8") as file:
             file.write(

@@ -44,7 +44,7 @@ def run_on_farm(runs: Sequence[RunSpec], directory: str, done: Done) -> None:
     for run in runs:
         refuse(run.cell.scenario)
     with tempfile.TemporaryDirectory(prefix="rakefarm-lab-") as scratch:
-        os.chmod(scratch, 0o711)  # commands find their program below it, whatever their uids
+        os.chmod(scratch, 0o711)  # nosec B103 # commands find their program below it, whatever their uids
         program = compile_work(scratch)
         finished = 0
         blocks = groupby(runs, key=lambda run: (run.seed, run.repetition, run.cell.factors))
@@ -72,7 +72,7 @@ def _run_part(run: RunSpec, directory: str, program: str, scratch: str) -> float
 def run_real(drawn: Drawn, policy: str, program: str, scratch: str) -> tuple[Outcome, float]:
     """One build by all clients on fresh servers, and how busy this machine was (0 to 1). Raises LabError."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=scratch) as place:
-        os.chmod(place, 0o711)
+        os.chmod(place, 0o711)  # nosec B103 # the same
         with EmulatedFarm(drawn.hosts, program, place) as farm:
             directories = [_write_client(place, number, client, drawn) for number, client in enumerate(drawn.clients)]
             patience_s = PATIENCE_S + PATIENCE * refer(drawn).bound_s

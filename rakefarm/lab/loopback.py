@@ -55,7 +55,7 @@ def serve(hosts: int, profile: tuple[str, ...], seed: int) -> int:
         signal.signal(number, told)
     try:
         with tempfile.TemporaryDirectory(prefix="rakefarm-lab-") as directory:
-            os.chmod(directory, 0o711)  # commands find their program below it, whatever their uids
+            os.chmod(directory, 0o711)  # nosec B103 # commands find their program below it, whatever their uids
             with EmulatedFarm(drawn.hosts, compile_work(directory), directory) as farm:
                 print("emulated hosts, with declared cores and speeds; `work SECONDS TAG` takes its time there, asleep")
                 for line in describe(drawn, farm.addresses):

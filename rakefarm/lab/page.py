@@ -59,7 +59,8 @@ def render(
     for name in plots:
         with open(os.path.join(directory, f"{name}.svg"), encoding="utf-8") as file:
             svg = file.read()
-        figures.append((TITLES[name], Markup(svg[svg.index("<svg") :])))  # matplotlib has escaped what is in it
+        drawing = Markup(svg[svg.index("<svg") :])  # nosec B704 # matplotlib has escaped what is in it
+        figures.append((TITLES[name], drawing))
     return environment.get_template("experiment.html").render(
         name=safe_text(str(manifest["name"])),
         plan=str(manifest["plan"]),
