@@ -30,11 +30,12 @@ ORDERS: dict[str, Callable[[Sight], tuple[bool, float, str]]] = {
 }
 """By what hosts can be sorted; the first letter of each is its key."""
 HEADING = ("host", "running", "waiting", "free", "price", "load", "memory", "disk", "store", "uptime")
+DISPENSABLE = ("uptime", "disk", "memory", "store", "load", "waiting")
 
 
 def host_sheet(sights: Sequence[Sight], order: str, backwards: bool = False) -> Sheet:
     """A row a host."""
-    sheet = Sheet(HEADING)
+    sheet = Sheet(HEADING, dispensable=DISPENSABLE)
     for sight in sorted(sights, key=ORDERS[order], reverse=backwards):
         status, name = sight.status, safe_text(sight.host)
         if status is None:
@@ -61,7 +62,8 @@ def host_sheet(sights: Sequence[Sight], order: str, backwards: bool = False) -> 
 
 def occupant_sheet(sights: Sequence[Sight], order: str, backwards: bool = False) -> Sheet:
     """A row for each slot that somebody has."""
-    sheet = Sheet(("host", "slot", "user", "client", "for", "action"), words=frozenset({0, 2, 3, 5}))
+    heading = ("host", "slot", "user", "client", "for", "action")
+    sheet = Sheet(heading, words=frozenset({0, 2, 3, 5}), dispensable=("client", "user"))
     for sight in sorted(sights, key=ORDERS[order], reverse=backwards):
         for one in sight.status.occupants if sight.status else ():
             texts = [safe_text(text)[:NAME_CHARACTERS] for text in (one.user, one.client, one.label or "(leased)")]

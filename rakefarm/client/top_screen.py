@@ -25,8 +25,6 @@ from rakefarm.exitcodes import ExitStatus
 LEAST_S = 0.25
 KEYS = {name[0]: name for name in ORDERS}
 HELP = "sort: " + " ".join(f"[{name[0]}]{name[1:]}" for name in ORDERS) + "  [b]ackwards  [q]uit"
-NARROW = {72: ("memory",), 80: ("uptime",), 90: ("disk",)}
-"""Columns that a terminal of fewer columns than this does without."""
 
 
 def show_live(watch: Watch, order: str, interval_s: float, stdout: TextIO) -> int:
@@ -53,19 +51,19 @@ def _screen(watch: Watch, order: str, backwards: bool, console: Console) -> Rend
     shown_hosts = min(len(hosts.rows), max(1, left_rows * 2 // 3 if occupants.rows else left_rows))
     parts: list[RenderableType] = [
         Text(f"{total_line(sights)}   {time.strftime('%H:%M:%S')}", style="bold", no_wrap=True, overflow="ellipsis"),
-        _table(hosts, shown_hosts, order, [name for limit, names in NARROW.items() if width < limit for name in names]),
+        _table(hosts, shown_hosts, order, width),
     ]
     if occupants.rows:
-        parts.append(_table(occupants, max(1, left_rows - shown_hosts), "", ["client"] if width < 80 else []))
+        parts.append(_table(occupants, max(1, left_rows - shown_hosts), "", width))
     parts += [Text(line, style="yellow", no_wrap=True, overflow="ellipsis") for line in problems]
     parts.append(Text(HELP, style="dim"))
     return Group(*parts)
 
 
-def _table(sheet: Sheet, most_rows: int, order: str, left_out: list[str]) -> Table:
+def _table(sheet: Sheet, most_rows: int, order: str, width: int) -> Table:
     """The first rows, and a word about how many there are beyond."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    columns = [number for number, name in enumerate(sheet.heading) if name not in left_out]
+    columns = sheet.fit(width)
     for number in columns:
         name = sheet.heading[number]
         words = number in sheet.words
