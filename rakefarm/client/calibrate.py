@@ -63,7 +63,8 @@ def _as_json(calibration: Calibration, chosen: str | None, skipped: int) -> str:
 
 
 def _show(calibration: Calibration, environ: Mapping[str, str], stdout: TextIO) -> None:
-    hosts = Sheet(("host", "actions", "bid", "took", "error", "bias", "rank"))
+    heading = ("host", "actions", "bid", "took", "error", "bias", "rank")
+    hosts = Sheet(heading, dispensable=("took", "bid", "actions"))
     hosts.rows += [_accuracy_row(host, accuracy) for host, accuracy in calibration.hosts.items()]
     hosts.rows.append(_accuracy_row("all", calibration.overall))
     terms = Sheet(("term", "quotes", "median", "with error"))
