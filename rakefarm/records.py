@@ -13,7 +13,6 @@ and looks at the disk when that reaches its share of the headroom, so the cap ho
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import stat
@@ -21,6 +20,8 @@ import threading
 import time
 
 from msgspec import Struct
+
+from rakefarm import shelf
 
 MAGIC = b"rkr1"
 HEAD_BYTES = len(MAGIC) + hashlib.sha256().digest_size
@@ -71,8 +72,7 @@ class RecordStore:
             raise UnsafeDirectory(f"{self.directory}: {error.strerror}") from error
 
     def _path(self, key: bytes) -> bytes:
-        name = key.hex().encode()
-        return b"%b/%b/%b" % (self._root, name[:2], name)
+        return shelf.path_of(self._root, key)
 
     # --- one record -------------------------------------------------------------------------------------
 
@@ -135,12 +135,7 @@ class RecordStore:
                 os.fchmod(descriptor, 0o400)
             finally:
                 os.close(descriptor)
-            target = self._path(key)
-            try:
-                os.rename(name, target)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-                os.rename(name, target)
+            shelf.put(name, self._path(key))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
@@ -163,54 +158,16 @@ class RecordStore:
 
     def evict(self) -> None:
         """Remove what was used longest ago until the size is well below the cap. One process at a time does."""
-        try:
-            lock = os.open(self._root + b"/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._sweep_new()
-            self._evict_locked()
-        except BlockingIOError:
-            return
-        finally:
-            os.close(lock)
-
-    def _evict_locked(self) -> None:
-        found = self._scan()
-        total = sum([size for _, size, _ in found])
-        if total <= self.size_bytes * EVICT_AT:
-            return
-        for _, size, path in sorted(found):
-            if total <= self.size_bytes * EVICT_TO:
+        with shelf.evicting(self._root) as ours:
+            if not ours:
                 return
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-                total -= size
+            shelf.sweep_new(self._root, ABANDONED_S)
+            found = self._scan()
+            if sum([size for _, size, _ in found]) > self.size_bytes * EVICT_AT:
+                shelf.remove_oldest(found, self.size_bytes * EVICT_TO)
 
-    def _sweep_new(self) -> None:
-        """Remove what was left half-written: nobody writes for so long."""
-        long_ago = time.time() - ABANDONED_S
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._root + b"/new"):
-                with contextlib.suppress(OSError):
-                    if entry.stat(follow_symlinks=False).st_mtime < long_ago:
-                        os.unlink(entry.path)
-
-    def _scan(self) -> list[tuple[float, int, bytes]]:
-        """When each record was used last, its bytes on disk, and its path."""
-        found = []
-        with contextlib.suppress(OSError):
-            for shard in os.scandir(self._root):
-                if len(shard.name) != 2 or not shard.is_dir(follow_symlinks=False):
-                    continue
-                with contextlib.suppress(OSError):
-                    for entry in os.scandir(shard.path):
-                        with contextlib.suppress(FileNotFoundError):
-                            status = entry.stat(follow_symlinks=False)
-                            size = max(status.st_size, status.st_blocks * 512)
-                            found.append((status.st_mtime, size, entry.path))
-        return found
+    def _scan(self) -> list[shelf.Found]:
+        return shelf.scan(self._root, lambda status: max(status.st_size, status.st_blocks * 512))
 
 
 def _head(key: bytes, data: bytes | memoryview) -> bytes:

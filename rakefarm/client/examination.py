@@ -5,38 +5,30 @@
 Each step that fails has a code, and what to do about it. Nothing of what a host says is believed to be displayable.
 """
 
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field, structs
 
-from rakefarm.capture import Capture
 from rakefarm.client.board import safe_text, size_text
 from rakefarm.client.compilers import Compiler, read_list, script
 from rakefarm.client.credentials import Credentials
-from rakefarm.client.farm import Member
-from rakefarm.client.inputs import Hasher
 from rakefarm.client.link import Link, connect
-from rakefarm.client.outputs import Incoming
+from rakefarm.client.lone_action import PASSING, run_alone
 from rakefarm.client.reach import HostFailed
-from rakefarm.client.remote import Declined, Order, execute
+from rakefarm.client.remote import Declined
 from rakefarm.client.status_check import check_status
 from rakefarm.codes import Code
 from rakefarm.config import DEFAULT_PORT
 from rakefarm.hosts import Host
 from rakefarm.transport import Lost, explain
 from rakefarm.wire import ProtocolError
-from rakefarm.wire.messages import Result, StatusReply, Task, Welcome
+from rakefarm.wire.messages import Result, StatusReply, Welcome
 
 CLOCK_S = 5.0
 """How far the clocks may differ before it is reported; beyond half the time that the question took."""
 DISK_BYTES = 64 << 20
-PATIENCE_S = 5.0
-"""How long a compilation may wait for a slot of a busy host."""
-TRIAL_S = 30.0
-PAUSE_S = 0.2
 SOURCE = "#include <stddef.h>\nsize_t rakefarm_doctor(const char *text) { return text ? sizeof text : 0; }\n"
 
 
@@ -215,38 +207,14 @@ Ran = tuple[Result, tuple[str, ...], dict[str, Compiler]]
 
 def _run(host: Host, link: Link, command: str, files: tuple[str, ...], found: Examination) -> Ran | None:
     """Run it there, as any action; None when it was declined, which is told. Its outputs are looked at and dropped."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        stdout, stderr, incoming = Capture(), Capture(), Incoming()
-        try:
-            manifest = Hasher().manifest(files)
-            order = Order(
-                task=Task("compile", (), manifest.total_bytes, 0.0, 0),
-                command=os.fsencode(command),
-                manifest=manifest,
-                produces=None,
-                timeout_s=TRIAL_S,
-                environment=(),
-                label="rakefarm doctor",
-                start_now=True,
-            )
-            done = execute(order, Member(host, host.address), link, incoming, stdout, stderr, _tell_nobody)
-            link.acknowledge()
-            link.flush()
-            return done.result, incoming.paths, read_list(stdout)
-        except Declined as error:
-            if error.reason not in ("full", "license_in_use"):
-                code = {"disk": Code.DISK, "memory": Code.MEMORY}.get(error.reason, Code.DECLINES)
-                found.fail(code, f"it ran nothing: {error}")
-                return None
-            if time.monotonic() > deadline:
-                found.notes.append("all its slots are taken, so nothing was compiled")
-                return None
-            time.sleep(PAUSE_S)
-        finally:
-            for each in (stdout, stderr, incoming):
-                each.close()
-
-
-def _tell_nobody(phase: str, cpu_s: float, memory_bytes: int) -> None:
-    """The phases of an examination are nobody's business."""
+    try:
+        return run_alone(
+            host, link, command, files, kind="compile", label="rakefarm doctor", produces=None, read=read_list
+        )
+    except Declined as error:
+        if error.reason in PASSING:
+            found.notes.append("all its slots are taken, so nothing was compiled")
+        else:
+            code = {"disk": Code.DISK, "memory": Code.MEMORY}.get(error.reason, Code.DECLINES)
+            found.fail(code, f"it ran nothing: {error}")
+        return None

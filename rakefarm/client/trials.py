@@ -7,13 +7,10 @@ import time
 
 from msgspec import Struct
 
-from rakefarm.capture import Capture
-from rakefarm.client.farm import Member
-from rakefarm.client.inputs import Hasher
 from rakefarm.client.link import Link
-from rakefarm.client.outputs import Incoming
+from rakefarm.client.lone_action import run_alone
 from rakefarm.client.quotes import absurdity
-from rakefarm.client.remote import Declined, Order, execute
+from rakefarm.client.remote import Declined
 from rakefarm.hosts import Host
 from rakefarm.market.break_even import Costs, Hosts
 from rakefarm.transport import Lost
@@ -24,10 +21,6 @@ QUESTIONS = 20
 NOOPS = 10
 FILE_BYTES = 4 << 20
 LEAST_ROUNDS = 2
-TRIAL_S = 30.0
-PATIENCE_S = 5.0
-"""How long a trial may wait for a slot of a busy host."""
-PAUSE_S = 0.1
 ANSWER_S = 5.0
 ROUND_TRIPS_START, ROUND_TRIPS = 5.0, 1.0
 """Of a build (connection, proofs, quote) and of an action whose inputs are there: by the protocol."""
@@ -124,36 +117,12 @@ def _ask(link: Link) -> Offer:
 
 def _act(host: Host, link: Link, path: str) -> None:
     """Have the host do nothing, with that file if there is one."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        stdout, stderr, incoming = Capture(), Capture(), Incoming()
-        try:
-            manifest = Hasher().manifest((path,) if path else ())
-            order = Order(
-                task=Task("other", (), manifest.total_bytes, 0.0, 0),
-                command=b"true",
-                manifest=manifest,
-                produces=(),
-                timeout_s=TRIAL_S,
-                environment=(),
-                label="rakefarm breakeven",
-                start_now=True,
-            )
-            done = execute(order, Member(host, host.address), link, incoming, stdout, stderr, _tell_nobody)
-            link.acknowledge()
-            link.flush()
-        except Declined as error:
-            if error.reason not in ("full", "license_in_use") or time.monotonic() > deadline:
-                raise NotTried(str(error)) from error
-            time.sleep(PAUSE_S)
-            continue
-        finally:
-            for each in (stdout, stderr, incoming):
-                each.close()
-        if done.result.outcome != "exited" or done.result.status:
-            raise NotTried(f"it could not run 'true': {done.result.detail or done.result.outcome}")
-        return
-
-
-def _tell_nobody(phase: str, cpu_s: float, memory_bytes: int) -> None:
-    """The phases of a trial are nobody's business."""
+    files = (path,) if path else ()
+    try:
+        result, _, _ = run_alone(
+            host, link, "true", files, kind="other", label="rakefarm breakeven", produces=(), read=lambda _: None
+        )
+    except Declined as error:
+        raise NotTried(str(error)) from error
+    if result.outcome != "exited" or result.status:
+        raise NotTried(f"it could not run 'true': {result.detail or result.outcome}")

@@ -20,10 +20,10 @@ import errno
 import fcntl
 import os
 import tempfile
-import time
 import weakref
 from collections.abc import Callable
 
+from rakefarm import shelf
 from rakefarm.digest import CHUNK_BYTES, Beat, hash_descriptor, no_beat
 
 SMALL_BYTES = 1 << 20
@@ -65,15 +65,6 @@ class Store:
             # By rename, so that nobody finds it unlocked and takes us for dead.
             os.rename(name, b"%b/%d-%b" % (caps, self._size, os.path.basename(name)))
 
-    def _sweep_new(self) -> None:
-        """Remove what a crash left half-written: nobody writes for so long."""
-        long_ago = time.time() - ABANDONED_S
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self._directory + b"/new"):
-                with contextlib.suppress(OSError):
-                    if entry.stat(follow_symlinks=False).st_mtime < long_ago:
-                        os.unlink(entry.path)
-
     def _largest_cap(self) -> int:
         """The largest cap of all who use the directory now; what the dead have left is removed."""
         largest = self._size
@@ -88,8 +79,7 @@ class Store:
         return largest
 
     def _path(self, digest: bytes) -> bytes:
-        name = digest.hex().encode()
-        return b"%b/%b/%b" % (self._directory, name[:2], name)
+        return shelf.path_of(self._directory, digest)
 
     def has(self, digest: bytes, size: int) -> bool:
         """Whether a blob of this digest and size is there now; it may be gone a moment later."""
@@ -187,11 +177,7 @@ class Store:
                 _copy(file, name, size, 0o400, keep, beat)
             finally:
                 os.close(file)
-            try:
-                os.rename(name, target)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-                os.rename(name, target)
+            shelf.put(name, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
@@ -203,39 +189,13 @@ class Store:
     def evict(self) -> None:
         """Remove what was used longest ago until the store is well below its cap. One process at a time does."""
         self._unseen = 0
-        try:
-            lock = os.open(self._directory + b"/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._evict_locked()
-        except BlockingIOError:
-            return
-        finally:
-            os.close(lock)
-
-    def _evict_locked(self) -> None:
-        self._sweep_new()
-        blobs = []
-        total, cap = 0, self._largest_cap()
-        for shard in os.scandir(self._directory):
-            if not shard.is_dir(follow_symlinks=False) or len(shard.name) != 2:
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                for entry in os.scandir(shard.path):
-                    with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        blobs.append((status.st_mtime, status.st_size, entry.path))
-                        total += status.st_size
-        if total <= cap * EVICT_AT - self._share:
-            return
-        for _, size, path in sorted(blobs):
-            if total <= cap * EVICT_TO:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            total -= size
+        with shelf.evicting(self._directory) as ours:
+            if not ours:
+                return
+            shelf.sweep_new(self._directory, ABANDONED_S)
+            found, cap = shelf.scan(self._directory, lambda status: status.st_size), self._largest_cap()
+            if sum([size for _, size, _ in found]) > cap * EVICT_AT - self._share:
+                shelf.remove_oldest(found, cap * EVICT_TO)
 
 
 def _is_unlocked(path: bytes) -> bool:
