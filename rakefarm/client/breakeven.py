@@ -186,8 +186,9 @@ def _print(
     if sheet.rows:
         draw_tables([sheet], environ, stdout)
         stdout.write(
-            f"A build of {MANY} actions is sooner done there alone than on the {client.cores} cores here when each"
-            " takes at least\nso long, its inputs being there already (warm), or still to be sent (cold).\n"
+            f"A build of {MANY} actions is sooner done there alone than on the {client.cores} cores here\n"
+            "when each takes at least so long: its inputs being there already (warm), or\n"
+            "still to be sent (cold). This machine counts as of speed 1.\n"
         )
     for each in found:
         if each.problem:
