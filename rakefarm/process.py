@@ -34,6 +34,7 @@ LONGEST_WAIT_S = 86_400.0
 """poll(2) counts milliseconds in 31 bits."""
 _DEFAULTED = (
     signal.SIGINT,
+    signal.SIGQUIT,  # as SIGINT ignored by what a shell starts in the background
     signal.SIGTERM,
     signal.SIGHUP,
     signal.SIGPIPE,

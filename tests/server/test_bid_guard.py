@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from server_vocabulary import A_QUOTE, Connect, StartServer, run_server_command, wait_until
+from server_vocabulary import A_QUOTE, Client, Connect, StartServer, hello, run_server_command, wait_until
 
 from rakefarm.config import ConfigError
 from rakefarm.market.bid import Coefficients, Commitments, Job, Load, Situation, Standing, finish_terms
@@ -161,10 +161,13 @@ def test_a_server_asks_what_its_bid_says_until_that_fails(
     server.process.send_signal(signal.SIGHUP)
 
     def asks_again() -> bool:
-        client = connect(server)
-        client.send(A_QUOTE)
-        answer = client.read()  # none from a worker that is just being replaced
-        return answer is not None and "own" in terms_of(answer)
+        with Client(server.host, server.port) as client:
+            for question in (hello(), A_QUOTE):
+                client.send(question)
+                answer = client.read()  # none from a worker that is just being replaced
+                if answer is None:
+                    return False
+        return "own" in terms_of(answer)
 
     wait_until(asks_again, "the bid again, with the configuration")
 

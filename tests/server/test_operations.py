@@ -429,9 +429,11 @@ def test_a_killed_executor_is_the_farms_fault_and_not_the_commands(
 
 
 def runs_gate(process: psutil.Process) -> bool:
-    """Whether a process is the parent of the command."""
+    """Whether a process is the parent of the command. A child that its shell has forked and that is not another program
+    yet looks like the shell."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return any("-reached" in " ".join(child.cmdline()) for child in process.children())
+        at_gate = [each for each in process.children() if "-reached" in " ".join(each.cmdline())]
+        return bool(at_gate) and "-reached" not in " ".join(process.cmdline())
     return False
 
 
