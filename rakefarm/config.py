@@ -93,6 +93,23 @@ class Limits(Struct, frozen=True):
     stderr_size: int = 64 << 20
 
 
+class EngineSettings(Struct, frozen=True):
+    """Where a server of the Remote Execution API is (grpc[s]://host[:port][/instance]; empty: none is used), and what
+    lets us in there. `properties` are KEY=VALUE: of every action, or of this machine; with `compiler` they include the
+    compilers' identities. `jobs` is how many actions of a build it may have at one time, `patience_s` for how long it
+    may be away (seconds)."""
+
+    url: str = ""
+    token_file: str = ""
+    tls_authority: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    properties: tuple[str, ...] = ()
+    compiler: bool = True
+    jobs: Annotated[int, Meta(ge=1, le=4096)] = 64
+    patience_s: Wait = 120.0
+
+
 class ServerSettings(Struct, frozen=True):
     """What a server runs with. Sizes in bytes, times in seconds; 0 slots or workers: as many as fit the machine."""
 
@@ -134,6 +151,7 @@ class ServerSettings(Struct, frozen=True):
     unacknowledged_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 30.0
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
 
 class ClientSettings(Struct, frozen=True):
@@ -165,6 +183,7 @@ class ClientSettings(Struct, frozen=True):
     tls_private_key: str = ""
     tls_authority: str = ""
     insecure: bool = False
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
