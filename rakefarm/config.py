@@ -153,6 +153,11 @@ class ServerSettings(Struct, frozen=True):
     emulate: Emulation = field(default_factory=Emulation)
     engine: EngineSettings = field(default_factory=EngineSettings)
 
+    @property
+    def processes(self) -> int:
+        """Those that run commands: the workers, and one for an engine's leases."""
+        return self.workers + bool(self.engine.url)
+
 
 class ClientSettings(Struct, frozen=True):
     """What a build runs with. Times in seconds, sizes in bytes; 0 jobs: as many as the farm has slots; 0 local slots:
@@ -199,6 +204,12 @@ def load_settings(cls: type[Settings], name: str, path: str | None, environ: Map
     for candidate in _files(name, path, environ):
         settings = _apply(settings, _read(candidate), candidate)
     return settings
+
+
+def engine_settings(settings: EngineSettings, url: str | None, environ: Mapping[str, str]) -> EngineSettings:
+    """Of a configuration file, with what an option or a variable says of them."""
+    token_file = environ.get("RAKEFARM_ENGINE_TOKEN_FILE") or settings.token_file
+    return structs.replace(settings, url=url or settings.url, token_file=token_file)
 
 
 def load_origins(cls: type[Settings], name: str, path: str | None, environ: Mapping[str, str]) -> dict[str, str]:

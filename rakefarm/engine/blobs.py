@@ -82,8 +82,8 @@ class Blobs:
         return missing
 
     def supply(self, sources: Mapping[Content, Source], tell: Callable[[int], object] = lambda _: None) -> int:
-        """Have the engine store what it lacks of these; answers how many bytes were sent. `tell` hears how many it will be,
-        if there are any. Raises EngineError, or OSError when a source can't be read."""
+        """Have the engine store what it lacks of these; answers how many bytes were sent. `tell` hears how many it will
+        be, if there are any. Raises EngineError, or OSError when a source can't be read."""
         missing = self.find_missing(sources)
         total = sum([content.size for content in missing])
         if total:

@@ -87,7 +87,7 @@ class Identities:
             parts += re.findall(r"=> (/\S*(?:LLVM|clang)\S*)", self._run(f"ldd $(command -v {program})"))
         if not target or not release or not re.fullmatch(r"[\w.+-]+", target + release):
             return ""
-        digest = hashlib.sha256(told.encode())
+        digest = hashlib.sha256()
         for part in parts:
             digest.update(self._digest(part))
         return f"{'clang' if clang else 'gcc'}-{release}-{target}-{digest.hexdigest()[:16]}"

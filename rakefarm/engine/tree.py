@@ -43,6 +43,11 @@ class Contents(Struct):
     links: list[Link]
     directories: list[bytes]
 
+    @property
+    def total_bytes(self) -> int:
+        """The size of all files together."""
+        return sum([file.content.size for file in self.files])
+
 
 class NotText(ValueError):
     """A path that is not UTF-8: the interface has no way to write it."""

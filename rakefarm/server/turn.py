@@ -27,7 +27,7 @@ LICENSE_LOOK_MS = 50
 
 
 class Visitor(Protocol):
-    """Who waits for the end, as far as this matters here: what comes through its socket, or its end, ends the waiting."""
+    """Who waits for the end, as far as it matters here: what comes through its socket, or its end, ends the waiting."""
 
     socket: socket.socket
 

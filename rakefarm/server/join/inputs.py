@@ -1,4 +1,4 @@
-"""An action's input tree, placed in its box: from this server's own store, or fetched, verified, and then kept there."""
+"""An action's input tree, placed in its box: from this server's own store, or fetched, verified, and kept there."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ class TooMany(EngineRefuses):
 def read_tree(root: Content, blobs: Blobs, messages: Messages, limits: Limits) -> Contents:
     """What is to be placed. Raises EngineError, TooMany among them."""
     found = walk(root, lambda contents: messages.read(contents, blobs), limits.inputs or 1 << 20)
-    if limits.input_size and sum([file.content.size for file in found.files]) > limits.input_size:
+    if limits.input_size and found.total_bytes > limits.input_size:
         raise TooMany(over("input_size", limits.input_size, "of inputs"), "RESOURCE_EXHAUSTED")
     return found
 
@@ -47,13 +47,12 @@ class Placing:
         self._beat = beat
 
     def place(self, tree: Contents, count: Count) -> None:
-        """Everything of it. Links come last, so that nothing is placed by way of one."""
+        """Everything of it but the links; `count` is told what the store had."""
         for path in tree.directories:
             self._directory.make_way(path + b"/.")
         missing = [file for file in tree.files if not self._place_known(file)]
         missed = sum([file.content.size for file in missing])
-        total = sum([file.content.size for file in tree.files])
-        count(StoreUse(len(tree.files) - len(missing), len(missing), total - missed, missed))
+        count(StoreUse(len(tree.files) - len(missing), len(missing), tree.total_bytes - missed, missed))
         for batch in _batches(missing):
             self._beat()
             contents = self._blobs.read([file.content for file in batch])
@@ -63,9 +62,11 @@ class Placing:
             if file.content.size > SMALL_BYTES:
                 self._beat()
                 self._write(file, lambda sink, content=file.content: self._blobs.receive(content, sink))  # type: ignore[misc]
+
+    def link(self, tree: Contents) -> None:
+        """The links, after all else, so that nothing is placed by way of one."""
         for link in tree.links:
-            place = self._directory.locate(link.path)
-            os.symlink(link.target, place)
+            os.symlink(link.target, self._directory.locate(link.path))
 
     def _place_known(self, file: File) -> bool:
         self._beat()

@@ -44,7 +44,7 @@ class Collecting:
         self._found = Collected(api.ActionResult(), {}, [])
 
     def collect(self, directory: bytes, wanted: Sequence[bytes]) -> Collected:
-        """Those of the `wanted` paths, relative to the working `directory` in the box, that are there. Raises UnfitOutput."""
+        """Those of the `wanted` paths, relative to the working `directory`, that are there. Raises UnfitOutput."""
         try:
             top = os.open(self._box, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
