@@ -135,9 +135,10 @@ class Fetching:
                 _take(file, incoming, partial(self._blobs.receive, file.content))
 
     def _stream(self, raw: bytes, digest: api.Digest, write: Callable[[bytes], object]) -> None:
-        if raw or not digest.hash:
+        if raw:
             self._count(len(raw))
             write(raw)
+        if raw or not digest.hash:
             return
         content = read_digest(digest)
         self._count(content.size)
