@@ -129,11 +129,12 @@ def test_a_rakefile_means_the_same_direct_and_by_an_engine(
 
 
 def test_a_worker_that_is_killed_in_mid_action_is_made_good_by_another(
-    engine: BuildGrid, project: Project, start_workers: StartWorkers, tmp_path: Path
+    engine: BuildGrid,
+    project: Project,
+    start_workers: StartWorkers,
+    start_server: StartServer,
+    tmp_path: Path,
 ) -> None:
-    mark = tmp_path / "marks"
-    mark.mkdir(mode=0o777)
-    mark.chmod(0o777)
     (first,) = start_workers(engine, 1)
     project.rakefile("one:", "remote-sleep 3; echo done > out", ">produces out")
     client = project.start("--engine", engine.url)
@@ -142,6 +143,10 @@ def test_a_worker_that_is_killed_in_mid_action_is_made_good_by_another(
     first.process.send_signal(signal.SIGKILL)
     assert client.end().status == 0
     assert project.read("out") == b"done\n"
+    assert first.directories(), "a killed server tidies nothing up"
+    start_server("--slots", "1", scratch=tmp_path / "server-0")
+    left = [path for each in first.directories() for path in each.iterdir() if path.name.startswith("server-")]
+    assert len(left) == 1, "the next one does, at its start"
 
 
 def test_a_scheduler_that_is_killed_and_comes_back_loses_nothing(
@@ -165,20 +170,21 @@ def test_nothing_runs_at_the_workers_after_an_interrupt(
     engine: BuildGrid, project: Project, start_workers: StartWorkers
 ) -> None:
     start_workers(engine, 2)
-    number = os.getpid()
-    project.rakefile("wait:", *[f"remote-sleep 7{number}.{n}" for n in range(6)])
+    time_s = f"7{os.getpid()}."
+    project.rakefile("wait:", *[f"remote-sleep {time_s}{n}" for n in range(6)])
     client = project.start("--engine", engine.url)
     client.wait_for("action_phase", 2, phase="running")
-    wait_until(lambda: sleepers(number), "a sleeper")
+    wait_until(lambda: sleepers(time_s), "a sleeper")
     client.process.send_signal(signal.SIGINT)
     assert client.end().status == 130
     deadline = time.monotonic() + 6
-    while sleepers(number):
+    while sleepers(time_s):
         assert time.monotonic() < deadline, "it still runs after 6 s"
         time.sleep(0.1)
 
 
-def sleepers(number: int) -> list[int]:
+def sleepers(time_s: str) -> list[int]:
+    """Processes that sleep for a time which is written so."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdecimal():
@@ -186,7 +192,7 @@ def sleepers(number: int) -> list[int]:
                 words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if len(words) > 1 and words[0] == b"sleep" and words[1].startswith(b"7%d." % number):
+            if len(words) > 1 and words[0] == b"sleep" and words[1].startswith(time_s.encode()):
                 found.append(int(name))
     return found
 
@@ -195,9 +201,10 @@ def test_a_worker_that_drains_ends_what_it_runs(
     engine: BuildGrid, project: Project, start_workers: StartWorkers
 ) -> None:
     (worker,) = start_workers(engine, 1)
-    project.rakefile("one:", "remote-sleep 2; echo done > out", ">produces out")
+    time_s = f"2.0{os.getpid()}"
+    project.rakefile("one:", f"remote-sleep {time_s}; echo done > out", ">produces out")
     client = project.start("--engine", engine.url)
-    client.wait_for("action_phase", phase="running")
+    wait_until(lambda: sleepers(time_s), "a sleeper")
     worker.process.send_signal(signal.SIGTERM)
     assert client.end().status == 0
     assert worker.process.wait(30) == 0
@@ -222,7 +229,8 @@ def test_only_a_good_token_is_let_in(
     make_engine: MakeEngine, project: Project, start_server: StartServer, tmp_path: Path
 ) -> None:
     secret = "a secret of these tests, which is long enough for its hash"
-    rule = f"authorization:\n  method: jwt\n  secret: {secret}\n  algorithm: hs256\n  audience: BuildGrid"
+    (tmp_path / "secret").write_text(secret)
+    rule = f"authorization:\n  method: jwt\n  secret: {tmp_path / 'secret'}\n  algorithm: hs256\n  audience: BuildGrid"
     engine = make_engine(authorization=rule)
     good, wrong, expired = [tmp_path / name for name in ("good", "wrong", "expired")]
     good.write_text(make_token(secret, 600))
