@@ -2,8 +2,8 @@
 
     python benchmarks/engine.py grpc://host:port [ACTIONS]
 
-The engine runs, with a worker joined. p50 and p95 of an action's time, and of that less its command, one at a time; then
-how long ACTIONS queued no-ops take together.
+The engine runs, with a worker joined. p50 and p95 of an action's time, and of that less its command, one at a time;
+then how long ACTIONS queued no-ops take together.
 """
 
 import json
