@@ -56,7 +56,8 @@ def the_launcher(
 
         count = parse_number(options.nodes or "", MOST_NODES)
         if count is None:
-            raise ConfigError(f"--slurm -N {options.nodes or ''}: write how many nodes, from 1 to {MOST_NODES}")
+            given = "without -N" if options.nodes is None else f"-N {options.nodes}"
+            raise ConfigError(f"--slurm {given}: write how many nodes, from 1 to {MOST_NODES}: -N 4")
         return Slurm(count, options.wait, words, common, ours, environ, voice.tell)
     from rakefarm.launch.ssh import Ssh, read_host_file
 

@@ -27,6 +27,8 @@ from rakefarm.security import keys
 
 STOP_S = 20.0
 """For servers to end by themselves: each ends what runs there, and tidies its directories, on a busy node."""
+IDLE_STOP_S = 5.0
+"""The same for servers of a farm that never came up, and that run nothing."""
 FORCED_S = 10.0
 TURN_S = 0.25
 LAST_WORDS_S = 1.0
@@ -60,6 +62,7 @@ class LaunchedFarm:
         self._voice = voice
         self._told_lost: set[int] = set()
         self._programs: frozenset[int] = frozenset()
+        self._is_up = False
         self.place = tempfile.mkdtemp(prefix="rakefarm-launch-")
         self.key_file = os.path.join(self.place, "keys")
 
@@ -86,6 +89,7 @@ class LaunchedFarm:
             self._check_start()
         hosts = tuple([node.host for node in self._launcher.nodes if node.host])
         self._check_answers(hosts, settings)
+        self._is_up = True
         return hosts
 
     def _turn(self) -> None:
@@ -152,7 +156,8 @@ class LaunchedFarm:
     def bring_down(self) -> None:
         """Until no program of ours runs, and so no server, as far as the launcher can see to it."""
         self._streams.end_input()
-        if not self._wait_all_ended(STOP_S):
+        patience_s = STOP_S if self._is_up else IDLE_STOP_S
+        if self._launcher.nodes_since is None or not self._wait_all_ended(patience_s):
             self._launcher.force(self._streams)
             if not self._wait_all_ended(FORCED_S):
                 self._streams.signal(signal.SIGKILL)

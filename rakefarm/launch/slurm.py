@@ -89,6 +89,7 @@ class Slurm:
         self._job = ""
         self._began = self._ask_at = time.monotonic()
         self._granted: float | None = None
+        self._begun = False
         self._reason = ""
         self._complaint = ""
         self._cut_off = ""
@@ -124,6 +125,7 @@ class Slurm:
             raise self._explain_end(told.status)
         text = told.text
         if match := _LABELLED.fullmatch(text):
+            self._begun = True
             if cut := _STEP_ENDED.fullmatch(match[2]):
                 self._note_cut_off(cut[1])
             elif (number := int(match[1][-6:])) < len(self.nodes):
@@ -156,8 +158,8 @@ class Slurm:
         job = f"Slurm's job {self._job or self._inside}"
         if self._cut_off:
             return LaunchFailed(f"{job} is over: {self._cut_off}")
-        if self._granted is None:
-            return LaunchFailed(f"Slurm gives no nodes: {self._complaint or f'salloc ended with status {status}'}")
+        if self._granted is None or not self._begun:
+            return LaunchFailed(f"Slurm gives no nodes: {self._complaint or f'{self.command()[0]} ended with status {status}'}")
         for node in self.nodes:
             if node.ended:
                 return node.failure()

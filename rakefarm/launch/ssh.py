@@ -2,8 +2,8 @@
 
     rakefarm ══ standard input: the key, then open ══► ssh ══► sshd ══► rakeserver
 
-When we end, however that is, the input ends, and with it the servers. The file of hosts has entries any list of hosts (see
-`rakefarm.hosts`), each with a user where ssh needs one:
+When we end, however that is, the input ends, and with it the servers. The file of hosts has entries
+like any list of hosts (see `rakefarm.hosts`), each with a user where ssh needs one:
 
     lab1                 a server at the address that ssh reaches lab1 by, its port picked by the system
     me@lab2:6238/4       at port 6238, with four slots
