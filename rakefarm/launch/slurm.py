@@ -159,7 +159,9 @@ class Slurm:
         if self._cut_off:
             return LaunchFailed(f"{job} is over: {self._cut_off}")
         if self._granted is None or not self._begun:
-            return LaunchFailed(f"Slurm gives no nodes: {self._complaint or f'{self.command()[0]} ended with status {status}'}")
+            return LaunchFailed(
+                f"Slurm gives no nodes: {self._complaint or f'{self.command()[0]} ended with status {status}'}"
+            )
         for node in self.nodes:
             if node.ended:
                 return node.failure()

@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sysconfig
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +108,9 @@ def _fetch(packages: Path, root: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"Slurm is not installed, and apt-get fetched nothing in {FETCH_S} s") from error
     if done.returncode:
-        raise Unavailable(f"Slurm is not installed, and apt-get can't fetch it: {done.stderr.strip().splitlines()[-1:]}")
+        raise Unavailable(
+            f"Slurm is not installed, and apt-get can't fetch it: {done.stderr.strip().splitlines()[-1:]}"
+        )
     for package in packages.glob("*.deb"):
         subprocess.run(["dpkg", "-x", str(package), str(root)], check=True, timeout=60)
 
@@ -118,7 +119,11 @@ def network_address() -> str:
     """An address of this machine that others could reach; loopback where it has none."""
     for name, addresses in psutil.net_if_addrs().items():
         for each in addresses:
-            if each.family == socket.AF_INET and not each.address.startswith("127.") and psutil.net_if_stats()[name].isup:
+            if (
+                each.family == socket.AF_INET
+                and not each.address.startswith("127.")
+                and psutil.net_if_stats()[name].isup
+            ):
                 return each.address
     return "127.0.0.1"
 
@@ -138,6 +143,8 @@ class Cluster:
     programs: Programs
     address: str
     environ: dict[str, str]
+    home: Path
+    """The user's. No daemon has it in its environment, all that the user starts does."""
     daemons: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def run(self, name: str, *words: str) -> str:
@@ -154,29 +161,15 @@ class Cluster:
         """Whether all nodes are idle."""
         return self.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES)
 
-    def launched(self) -> list[int]:
-        """Every process of jobs, and of what launches them."""
-        steps = {daemon.pid for daemon in self.daemons}
-        steps |= {child.pid for daemon in steps for child in _children(daemon)}
-        return [pid for pid in processes_in(self.place) if pid not in steps]
+    def processes(self) -> list[int]:
+        """Every process of jobs, and of what launches them: those that have the user's directory in their environment."""
+        return processes_in(self.home)
 
     def wait_clear(self) -> None:
         """Until no job is left, no process of one, and all nodes are idle."""
         wait_until(lambda: not self.jobs(), "an empty queue")
-        wait_until(lambda: not [pid for pid in processes_in(self.place / "home") if _name(pid) != "slurmd"], "no process")
+        wait_until(lambda: not self.processes(), "no process of a job or a launcher")
         wait_until(self.free, "idle nodes")
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
-    return []
-
-
-def _name(pid: int) -> str:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).name()
-    return ""
 
 
 @contextlib.contextmanager
@@ -195,7 +188,8 @@ def cluster(place: Path) -> Iterator[Cluster]:
         text += f"NodeName={node} NodeHostname={host} NodeAddr={address} Port={port} CPUs=2\n"
     (place / "slurm.conf").write_text(text)
     environ = {**os.environ, **programs.variables, "SLURM_CONF": str(place / "slurm.conf")}
-    made = Cluster(place, programs, address, environ)
+    (place / "home").mkdir()
+    made = Cluster(place, programs, address, environ, place / "home")
     with contextlib.ExitStack() as stopping:
         try:
             _start_all(made, stopping)
@@ -208,10 +202,11 @@ def _start_all(made: Cluster, stopping: contextlib.ExitStack) -> None:
     place, programs = made.place, made.programs
 
     def start(name: str, *words: str) -> None:
-        log = stopping.enter_context(open(place / "log" / f"{name}-{len(made.daemons)}.out", "wb"))
-        process = subprocess.Popen(
-            [programs[name], *words], env=made.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=place
-        )
+        with open(place / "log" / f"{name}-{len(made.daemons)}.out", "wb") as log:
+            words = (programs[name], *words)
+            process = subprocess.Popen(
+                words, env=made.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=place
+            )
         made.daemons.append(process)
         stopping.callback(_stop, process)
 
@@ -237,6 +232,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _last_errors(place: Path) -> str:
-    time.sleep(0)
-    lines = [line for path in sorted((place / "log").iterdir()) for line in path.read_text(errors="replace").splitlines()]
+    lines = [
+        line for path in sorted((place / "log").iterdir()) for line in path.read_text(errors="replace").splitlines()
+    ]
     return " | ".join([line for line in lines if "error" in line or "fatal" in line][-3:])
