@@ -98,7 +98,7 @@ def test_the_script_takes_what_is_there_first(tmp_path: Path) -> None:
 
     def program(path: Path) -> str:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f'#!/bin/sh\necho {path.parent.name} "$@"\n')
+        path.write_text(f'#!/bin/sh\necho "{path.parent.name}" "$@"\n')
         path.chmod(0o755)
         return str(path)
 

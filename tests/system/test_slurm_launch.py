@@ -80,7 +80,7 @@ def test_slurms_own_refusal_is_one_line(slurm: Cluster, user: User) -> None:
 
 
 def test_an_interrupt_while_it_waits_leaves_no_job(slurm: Cluster, user: User) -> None:
-    words = [slurm.programs["salloc"], "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
+    words = [slurm.programs["salloc"], "-K", "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
     with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL) as other:
         wait_until(lambda: slurm.jobs() == ["other"])
         up = user.start("up", "--slurm", "-N", "2", "--wait")
@@ -88,29 +88,29 @@ def test_an_interrupt_while_it_waits_leaves_no_job(slurm: Cluster, user: User) -
         assert up.end(signal.SIGINT) == 130
         assert up.err.count("\n") == 1 and up.out == "" and left(user) == []
         wait_until(lambda: slurm.jobs() == ["other"], "the waiting job to be gone")
-        other.terminate()
+        slurm.run("scancel", "--name=other")
 
 
 def test_nodes_that_become_free_are_waited_for(slurm: Cluster, user: User) -> None:
-    words = [slurm.programs["salloc"], "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
+    words = [slurm.programs["salloc"], "-K", "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
     with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL) as other:
         wait_until(lambda: slurm.jobs() == ["other"])
         up = user.start("up", "--slurm", "-N", "2", "--wait")
         up.wait_for("waits for 2 nodes")
-        other.terminate()
+        slurm.run("scancel", "--name=other")
         assert len(up.wait_up()[0]) == 2
         assert up.end() == 0
 
 
 @pytest.mark.slow
 def test_busy_nodes_are_one_line_for_who_does_not_wait(slurm: Cluster, user: User) -> None:
-    words = [slurm.programs["salloc"], "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
+    words = [slurm.programs["salloc"], "-K", "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
     with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL) as other:
         wait_until(lambda: slurm.jobs() == ["other"])
         up = user.run("up", "--slurm", "-N", "2")
         assert "2 nodes are not free now (Resources); with --wait they are waited for" in up.one_line()
         assert up.process.returncode == 3
-        other.terminate()
+        slurm.run("scancel", "--name=other")
 
 
 def test_a_server_that_never_answers_is_one_line_and_ends_the_others(slurm: Cluster, user: User) -> None:
