@@ -81,7 +81,7 @@ def test_slurms_own_refusal_is_one_line(slurm: Cluster, user: User) -> None:
 
 def test_an_interrupt_while_it_waits_leaves_no_job(slurm: Cluster, user: User) -> None:
     words = [slurm.programs["salloc"], "-K", "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
-    with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL) as other:
+    with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL):
         wait_until(lambda: slurm.jobs() == ["other"])
         up = user.start("up", "--slurm", "-N", "2", "--wait")
         up.wait_for("waits for 2 nodes")
@@ -93,7 +93,7 @@ def test_an_interrupt_while_it_waits_leaves_no_job(slurm: Cluster, user: User) -
 
 def test_nodes_that_become_free_are_waited_for(slurm: Cluster, user: User) -> None:
     words = [slurm.programs["salloc"], "-K", "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
-    with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL) as other:
+    with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL):
         wait_until(lambda: slurm.jobs() == ["other"])
         up = user.start("up", "--slurm", "-N", "2", "--wait")
         up.wait_for("waits for 2 nodes")
@@ -105,7 +105,7 @@ def test_nodes_that_become_free_are_waited_for(slurm: Cluster, user: User) -> No
 @pytest.mark.slow
 def test_busy_nodes_are_one_line_for_who_does_not_wait(slurm: Cluster, user: User) -> None:
     words = [slurm.programs["salloc"], "-K", "-N", "3", "--exclusive", "-J", "other", "sleep", "60"]
-    with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL) as other:
+    with subprocess.Popen(words, env=slurm.environ, stderr=subprocess.DEVNULL):
         wait_until(lambda: slurm.jobs() == ["other"])
         up = user.run("up", "--slurm", "-N", "2")
         assert "2 nodes are not free now (Resources); with --wait they are waited for" in up.one_line()
