@@ -71,7 +71,7 @@ class Engine:
         except EngineError as error:
             code = Code.ENGINE_ACCESS if _is_about_access(error) else Code.ENGINE
             self.problem = coded(str(error), code)
-            self._stream.emit(HostLeftOut(host=self.name, reason=self.problem))
+            self._stream.emit(HostLeftOut(host=self.name, reason=self.problem.removeprefix(f"{self.name}: ")))
             return
         self.problem = ""
         self.blobs = Blobs(self.channel, max(0, told.cache_capabilities.max_batch_total_size_bytes))
@@ -193,7 +193,7 @@ class EnginePlacer:
         attempt = 1
         while not self._performer.cancelled:
             if self._engine.problem:
-                self._told.fall_back(job, f"{self._engine.name}: {self._engine.problem}")
+                self._told.fall_back(job, self._engine.problem)
                 return
             self._told.begin(job)
             self._stream.emit(ActionPlaced(action=job.number, host=self._engine.name, price=None, attempt=attempt))
