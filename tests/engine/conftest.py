@@ -1,5 +1,7 @@
 """The real parts, once for all tests of a run; and workers, of which each test has its own."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,14 +18,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """A PostgreSQL of the run's own."""
-    place = tmp_path_factory.mktemp("database")
-    for directory in (place, *place.parents[:2]):
-        directory.chmod(0o755)  # PostgreSQL is another user
-    made = PostgreSQL(place)
-    yield made
-    made.stop()
+def database() -> Iterator[PostgreSQL]:
+    """A PostgreSQL of the run's own, which may be another user, to whom pytest's own directories are closed."""
+    with tempfile.TemporaryDirectory(prefix="rakefarm-postgresql-") as place:
+        os.chmod(place, 0o755)
+        made = PostgreSQL(Path(place))
+        yield made
+        made.stop()
 
 
 @pytest.fixture
