@@ -59,8 +59,8 @@ PATIENCE_S = 0.25
 ANSWERS_S, ANSWERS_SHARE = 0.05, 0.1
 """For so long a set waits for its first answers, and for no larger a share of its longest job's work."""
 UNSURE_FACTOR = 2.0
-"""A guess beside known times is planned as if it were so many times longer: what may turn out the longest of a set costs
-most when it begins late, and at a slow host."""
+"""A guess beside known times is planned as if it were so many times longer: what may turn out the longest of a set
+costs most when it begins late, and at a slow host."""
 HORIZON = 48
 """Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
 

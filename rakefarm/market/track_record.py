@@ -7,7 +7,7 @@ there, and one that has become faster is believed again after a few.
 
 Predictions of work are seldom better than half as much again, and of jobs that began together those end first that
 were predicted too long: a host would seem fast at first. So what runs and is not overdue counts as done at the host's
-word as far as it has come, and within a factor of 2 a host is taken at its word.
+word as far as it has come, and a host that seems less than twice as fast as it says is taken at its word.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,7 @@ from msgspec import Struct
 WORD_WEIGHT_S = 0.1
 """A host's own word weighs as much as having seen it for so long."""
 BELIEVED_FACTOR = 2.0
-"""What was seen may differ from a host's word by so much without a doubt of it. In the lab's scenarios, where single
-times scatter with a sigma of 0.3 and cores change hands, 1.5 was worse for slow hosts and no better for others."""
+"""A host may seem faster than its word by so much, and still be taken at that."""
 KEPT_SHARE = 0.85
 """What is kept of older work when a job ends."""
 SHORTEST_S = 0.02
@@ -57,7 +56,7 @@ class TrackRecord:
             elif job_s >= SHORTEST_S:
                 on_time_s += max(elapsed_s, 0.0)
         shown = (WORD_WEIGHT_S * said + work_s) / (WORD_WEIGHT_S + seconds)
-        if shown < said / BELIEVED_FACTOR:
+        if shown < said:
             return shown
         seconds += on_time_s
         shown = (WORD_WEIGHT_S * said + work_s + on_time_s * said) / (WORD_WEIGHT_S + seconds)
