@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "config": "every setting, its value, and where that comes from",
     "cc": "compile a file on the farm, for make, ninja and CMake",
     "run": "run a command, make say, with all its compiler calls on the farm",
+    "up": "servers on nodes of Slurm's or machines that ssh reaches, until it is ended",
     "cache": "what the cache of compile results holds, and why a call was not found there",
     "calibrate": "hold bids against what came of them, from the ledger",
     "breakeven": "when sending an action is faster than running it here",

@@ -19,6 +19,11 @@ class Code(Enum):
     OTHER_RAKEFILE = "RF004", "a Rakefile of Ruby's rake", "run it with rake, or name a Rakefile of ours with -f FILE"
     NOT_SHOWN = "RF005", "an output of ours that can't be written", "see that the file or stream takes what is written"
     SERVER_START = "RF006", "a server that can't start", "mend what is named, and start it again"
+    LAUNCH = (
+        "RF008",
+        "a farm that can't be launched",
+        "see the nodes by hand: sinfo; srun -N 1 rakeserver --version; ssh NODE rakeserver --version",
+    )
     INTERNAL = "RF070", "a fault of rakefarm", "report it, with the file that is named"
 
     NAME = "RF101", "a name that doesn't resolve", "check the spelling: getent hosts {name}; or write the address"

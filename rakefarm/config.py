@@ -159,6 +159,7 @@ class ClientSettings(Struct, frozen=True):
     ledger_hash: bool = False
     result_cache: Directory = ""
     result_cache_size: int = 5 << 30
+    ship_toolchain: bool = False
     key_file: str = ""
     key_name: str = ""
     tls_certificate: str = ""
@@ -168,6 +169,13 @@ class ClientSettings(Struct, frozen=True):
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
+
+
+def says_yes(name: str, text: str) -> bool:
+    """What a variable that is 1 or 0 says. Raises ConfigError."""
+    if text not in ("0", "1"):
+        raise ConfigError(f"{name}={text}: write 1 or 0")
+    return text == "1"
 
 
 def load_settings(cls: type[Settings], name: str, path: str | None, environ: Mapping[str, str]) -> Settings:

@@ -283,6 +283,25 @@ def start_background(
         )
 
 
+def start_with_pipes(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own, which no terminal signals; all its streams are pipes of ours. Raises
+    OSError."""
+    import subprocess
+
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        arguments, env=dict(environment), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    )
+
+
+def start_foreground(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a program that has our streams and our terminal, and is found by the PATH in `environment`. Raises
+    OSError."""
+    import subprocess
+
+    return subprocess.Popen(arguments, env=dict(environment))
+
+
 def wait_at_most(child: "subprocess.Popen[bytes]", seconds: float) -> bool:
     """Whether it has ended by then."""
     import subprocess

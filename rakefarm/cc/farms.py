@@ -25,12 +25,13 @@ DEFAULT_WORK_S = Coefficients().work[COMPILE]
 
 
 class HostFarm(Struct):
-    """One list of hosts."""
+    """One list of hosts. `ships_toolchains`: one that has another compiler is sent ours."""
 
     farm: Farm
     placement: Placement
     experiences: Experiences
     lock: threading.Lock
+    ships_toolchains: bool = False
     learned: int = 0
 
     def describe(self, signature: str, needs: tuple[Need, ...], input_bytes: int) -> tuple[Task, float]:
@@ -90,7 +91,9 @@ class Farms:
                     farm = Farm(hosts, settings, environ, stream, network_s=NETWORK_S)
                 except ConfigError as error:
                     raise Local(Reason.NO_HOST, str(error)) from error
-                known = HostFarm(farm, Placement(farm), Experiences(self._environ), threading.Lock())
+                known = HostFarm(
+                    farm, Placement(farm), Experiences(self._environ), threading.Lock(), settings.ship_toolchain
+                )
                 farm.start()
                 self._farms[key] = known
         return known

@@ -22,12 +22,14 @@ from collections.abc import Callable, Mapping
 
 from rakefarm import __version__
 from rakefarm.cc import dialogue
+from rakefarm.cc.cancel import Cancel
 from rakefarm.cc.dialogue import Answer, Request
-from rakefarm.cc.engine import Cancel, Engine
+from rakefarm.cc.engine import Engine
 from rakefarm.cc.farms import Farms
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.here import Here
 from rakefarm.cc.reasons import Local, Reason
+from rakefarm.cc.scratch import Scratch
 from rakefarm.cc.settings import CallSettings, ResultCaches
 from rakefarm.cc.toolchain import find_compiler, name_for
 from rakefarm.logs import logger
@@ -85,7 +87,7 @@ class Helper:
         self._counts: Counter[str] = Counter()
         self._hosts: Counter[str] = Counter()
         self._local_places = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
-        self._engine = Engine(scratch, self._farms, self._caches, files, Here(self._local_places))
+        self._engine = Engine(Scratch(scratch), self._farms, self._caches, files, Here(self._local_places))
         self._warned_at = 0.0
         self._last_end = time.monotonic()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)

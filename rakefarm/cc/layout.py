@@ -21,6 +21,7 @@ from rakefarm.cc.inquiry import Inquiry
 from rakefarm.cc.options import Role
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.resultkeys import times_that_matter
+from rakefarm.cc.shipment import Shipment
 from rakefarm.cc.toolchain import Toolchain, quote
 from rakefarm.wire.errors import UnsafePath
 from rakefarm.wire.messages import Input
@@ -58,6 +59,10 @@ def shared_with_stranger(toolchain: Toolchain) -> Shared:
     return Shared(tuple([place + b"/" for place in toolchain.own]))
 
 
+SHARED_WITH_NOBODY = Shared(())
+"""With a server that has another compiler, and is sent ours: everything else, too."""
+
+
 class Package(Struct, frozen=True):
     """What is sent: entries and, in the same order, where each is here; the text of SAME_PATH, whose entry is the first
     one; the command; and the outputs' paths there and here."""
@@ -68,6 +73,11 @@ class Package(Struct, frozen=True):
     command: bytes
     produces: tuple[bytes, ...]
     targets: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all entries."""
+        return sum([entry.size for entry in self.entries])
 
     @property
     def name(self) -> bytes:
@@ -87,8 +97,9 @@ def can_ship(call: Call, toolchain: Toolchain) -> bool:
     return len(toolchain.own) < len(toolchain.builtin) and b"-isysroot" not in call.search
 
 
-def pack(inquiry: Inquiry, closure: Closure, shared: Shared) -> Package:
-    """The call, ready to be sent. Raises Local for a name that can't be."""
+def pack(inquiry: Inquiry, closure: Closure, shared: Shared, shipment: Shipment | None = None) -> Package:
+    """The call, ready to be sent, with the compiler if that is to be sent, too. Raises Local for a name that can't
+    be."""
     call, directory, targets = inquiry.call, inquiry.directory, inquiry.targets
     passed = set(closure.passed)
     same = _same_text(closure, shared)
@@ -98,14 +109,18 @@ def pack(inquiry: Inquiry, closure: Closure, shared: Shared) -> Package:
     times = times_that_matter(list(closure.files.items()))
     entries += [Input(path[1:], b"", facts.mode, times.get(path, 0), facts.size, facts.sha256) for path, facts in files]
     sources = [b"", *(path for path, _ in files)]
+    if shipment is not None:
+        entries += shipment.entries
+        sources += shipment.sources
     passed |= {directory, *(os.path.dirname(target) for target in targets)}
     if call.wants_directories:
         named = (*call.quote, *call.bracket, *call.system, *call.after)
         passed |= {place for name in named if os.path.isdir(place := plain_path(os.path.join(directory, name), passed))}
-    for place in _lacking(passed, sources[1:], shared):
+    for place in _lacking(passed, [path for path, _ in files], shared):
         entries.append(Input(place[1:] + b"/" + KEPT_NAME, b"", 0o600, 0, 0, EMPTY))
         sources.append(b"/dev/null")
-    command = _command(inquiry, shared)
+    compiler = quote(inquiry.toolchain.program) if shipment is None else shipment.start
+    command = _command(inquiry, shared, compiler)
     produces = tuple([target[1:] for target in targets])
     try:
         check_paths([entry.path for entry in entries])
@@ -136,14 +151,13 @@ def _lacking(wanted: Iterable[bytes], sources: Iterable[bytes], shared: Shared) 
     return sorted(place for place in wanted if place not in there and not shared.has(place + b"/"))
 
 
-def _command(inquiry: Inquiry, shared: Shared) -> bytes:
-    toolchain = inquiry.toolchain
-    words = [] if shared == shared_by(toolchain) else [b"-isysroot", b'"$B"']
+def _command(inquiry: Inquiry, shared: Shared, compiler: bytes) -> bytes:
+    words = [] if shared == shared_by(inquiry.toolchain) else [b"-isysroot", b'"$B"']
     words += [b'"-ffile-prefix-map=$B="', *(quote(word) for word in inquiry.colours)]
     for word in inquiry.call.words:
         words += _written(word, shared)
     there = quote(b"./" + inquiry.directory[1:])
-    command = b'B=$PWD;echo "$B";cd %b&&exec %b %b' % (there, quote(toolchain.program), b" ".join(words))
+    command = b'B=$PWD;echo "$B";cd %b&&exec %b %b' % (there, compiler, b" ".join(words))
     if len(command) > COMMAND_BYTES:
         raise Local(Reason.TOO_LONG)
     return command

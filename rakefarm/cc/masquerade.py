@@ -18,19 +18,39 @@ PARALLEL = ("make", "gmake", "ninja", "samu", "cmake", "meson")
 
 def run_command(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Becomes the command; answers an exit status when it can't be executed."""
+    try:
+        masked, variables = mask(words, environ)
+        os.execvpe(masked[0], masked, variables)
+    except Unmasked as error:
+        return int(error.status)
+    except OSError as error:
+        return not_executable(words[0], error)
+
+
+class Unmasked(Exception):
+    """The command can't be run so, which was said; `status` is what to end with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def mask(words: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The words and variables with which a command's compiler calls go by us. Raises Unmasked."""
     if not words:
-        return _complain("no command is given; say, rakefarm run make -j", CallStatus.USAGE)
+        raise Unmasked(_complain("no command is given; say, rakefarm run make -j", CallStatus.USAGE))
     links = os.path.join(os.path.dirname(locations.launcher_path(environ)), "links")
     try:
         install_links(links, environ)
     except OSError as error:
-        return _complain(f"{links}: {error}", CallStatus.NO_HELPER)
+        raise Unmasked(_complain(f"{links}: {error}", CallStatus.NO_HELPER)) from error
     search = environ.get("PATH", os.defpath)
-    variables = {**environ, "PATH": f"{links}:{search}"}
-    try:
-        os.execvpe(words[0], with_jobs(words, lambda: _jobs(environ)), variables)
-    except OSError as error:
-        return _complain(f"can't execute {words[0]}: {error.strerror}", CallStatus.NO_COMPILER)
+    return with_jobs(words, lambda: _jobs(environ)), {**environ, "PATH": f"{links}:{search}"}
+
+
+def not_executable(word: str, error: OSError) -> int:
+    """Say so; answers the exit status."""
+    return _complain(f"can't execute {word}: {error.strerror}", CallStatus.NO_COMPILER)
 
 
 def with_jobs(words: Sequence[str], count: Callable[[], int]) -> list[str]:

@@ -9,12 +9,12 @@ from msgspec import structs
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.results import Results
-from rakefarm.config import ClientSettings, ConfigError, load_settings
+from rakefarm.config import ClientSettings, ConfigError, load_settings, says_yes
 from rakefarm.logs import logger
 from rakefarm.records import RecordStore, UnsafeDirectory
 from rakefarm.result_cache import Counts, place_of
 
-_VARIABLES = ("HOME", "XDG_CONFIG_HOME", "RAKEFARM_KEY_FILE")
+_VARIABLES = ("HOME", "XDG_CONFIG_HOME", "RAKEFARM_KEY_FILE", "RAKEFARM_SHIP_TOOLCHAIN")
 
 
 class CallSettings:
@@ -33,6 +33,8 @@ class CallSettings:
             settings = load_settings(ClientSettings, "client.toml", None, environ)
             if key_file := environ.get("RAKEFARM_KEY_FILE"):
                 settings = structs.replace(settings, key_file=key_file)
+            if ships := environ.get("RAKEFARM_SHIP_TOOLCHAIN"):
+                settings = structs.replace(settings, ship_toolchain=says_yes("RAKEFARM_SHIP_TOOLCHAIN", ships))
             self._known = {**self._known, key: settings} if len(self._known) < 100 else {key: settings}
         return settings
 

@@ -126,7 +126,7 @@ class Toolchains:
 def _processor_words(words: Sequence[bytes], environ: Mapping[str, str]) -> tuple[bytes, ...]:
     """What the driver of gcc tells the compiler proper about the processor: it expands `native` itself. Raises Local
     when it has not."""
-    told = _run([*words, b"-###", b"-x", b"c", b"-c", b"/dev/null"], environ, words[0])
+    told = run_compiler([*words, b"-###", b"-x", b"c", b"-c", b"/dev/null"], environ, words[0])
     line = next((line for line in told.splitlines() if b"/cc1 " in line), b"")
     found: list[bytes] = []
     waiting = iter(shlex.split(os.fsdecode(line)))
@@ -151,21 +151,21 @@ def _stamp(path: bytes) -> Stamp:
 def _ask(program: bytes, language: bytes, search: Sequence[bytes], environ: Mapping[str, str]) -> Toolchain:
     if os.path.basename(os.path.realpath(program)) in _LAUNCHERS:
         raise Local(Reason.UNKNOWN_COMPILER, f"{os.fsdecode(program)} is itself a launcher")
-    told = _run([program, *search, b"-x", language, b"-E", b"-v", b"/dev/null"], environ, program)
+    told = run_compiler([program, *search, b"-x", language, b"-E", b"-v", b"/dev/null"], environ, program)
     family, version = _family(told, program)
     builtin = _builtin(told, program)
     paths = [program]
     if family == "gcc":
         cc1 = b"cc1plus" if language == CXX else b"cc1"
         for part in (cc1, b"as"):
-            answer = _run([program, b"-print-prog-name=" + part], environ, program).strip()
+            answer = run_compiler([program, b"-print-prog-name=" + part], environ, program).strip()
             if not answer.startswith(b"/"):
                 answer = find_compiler(answer, b"/", os.fsencode(environ.get("PATH", "")))
             paths.append(answer)
     else:
         paths += _libraries(program, environ)
-    parts = tuple([(path, _digest(path)) for path in dict.fromkeys(paths)])
-    moved = _run(
+    parts = tuple([(path, hash_program(path)) for path in dict.fromkeys(paths)])
+    moved = run_compiler(
         [program, *search, b"-isysroot", NOWHERE, b"-x", language, b"-E", b"-v", b"/dev/null"], environ, program
     )
     return Toolchain(program, family, version, parts, builtin, _builtin(moved, program))
@@ -183,22 +183,30 @@ def _family(told: bytes, program: bytes) -> tuple[str, int]:
 
 
 def _builtin(told: bytes, program: bytes) -> tuple[bytes, ...]:
-    """The directories between the lines that gcc and clang both write in the C locale."""
+    searched = searched_directories(told)
+    if searched is None:
+        raise Local(Reason.UNKNOWN_COMPILER, os.fsdecode(program))
+    return searched
+
+
+def searched_directories(told: bytes) -> tuple[bytes, ...] | None:
+    """The directories between the lines that gcc and clang both write in the C locale; None without these lines."""
     found = re.search(
         rb"#include <\.\.\.> search starts here:\n(.*?)^End of search list", told, re.DOTALL | re.MULTILINE
     )
     if found is None:
-        raise Local(Reason.UNKNOWN_COMPILER, os.fsdecode(program))
+        return None
     return tuple([os.path.normpath(line.strip()) for line in found[1].splitlines() if line.startswith(b" /")])
 
 
 def _libraries(program: bytes, environ: Mapping[str, str]) -> list[bytes]:
     """The shared libraries that most of clang is in. A statically linked one has none."""
-    told = _run([b"ldd", os.path.realpath(program)], environ, program, may_fail=True)
+    told = run_compiler([b"ldd", os.path.realpath(program)], environ, program, may_fail=True)
     return [path for path in re.findall(rb"=> (/\S+)", told) if re.search(rb"LLVM|clang", os.path.basename(path))]
 
 
-def _digest(path: bytes) -> bytes:
+def hash_program(path: bytes) -> bytes:
+    """The SHA-256 of one of a compiler's files. Raises Local."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -211,8 +219,9 @@ def _digest(path: bytes) -> bytes:
         raise Local(Reason.UNKNOWN_COMPILER, f"{os.fsdecode(path)}: {error.strerror}") from error
 
 
-def _run(words: Sequence[bytes], environ: Mapping[str, str], program: bytes, may_fail: bool = False) -> bytes:
-    """What a compiler says, both streams, in the C locale."""
+def run_compiler(words: Sequence[bytes], environ: Mapping[str, str], program: bytes, may_fail: bool = False) -> bytes:
+    """What a compiler, or a program that is asked of one, says: both streams, in the C locale. Raises Local when it
+    fails, which it may with `may_fail`."""
     variables = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
     variables |= {b"LC_ALL": b"C", b"LANG": b"C", b"LANGUAGE": b"C"}
     command = b" ".join([quote(word) for word in words])

@@ -33,7 +33,7 @@ def call(words: Sequence[bytes], environ: Mapping[str, str]) -> int:
         return _execute(b"", words, environ)
     try:
         sock = open_helper(environ)
-        sock.sendall(_request(words))
+        sock.sendall(_request(words, environ))
         answer = dialogue.receive_answer(sock)
     except (OSError, dialogue.Malformed, locations.LocationError) as error:
         if environ.get("RAKEFARM_VERBOSE"):
@@ -51,17 +51,17 @@ def call(words: Sequence[bytes], environ: Mapping[str, str]) -> int:
     return _execute(program, [name, *words[1:]], environ)
 
 
-def _request(words: Sequence[bytes]) -> bytes:
+def _request(words: Sequence[bytes], environ: Mapping[str, str]) -> bytes:
     umask = os.umask(0)
     os.umask(umask)
-    variables = {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
+    variables = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
     return dialogue.encode_request(umask, os.isatty(2), os.getcwdb(), words, variables)
 
 
 def ask_helper(words: Sequence[bytes], environ: Mapping[str, str], start: bool) -> dialogue.Answer:
     """Have the helper itself do something. Raises OSError, Malformed or LocationError."""
     with open_helper(environ) if start else _connect(locations.runtime_directory(environ)) as sock:
-        sock.sendall(_request(words))
+        sock.sendall(_request(words, environ))
         return dialogue.receive_answer(sock)
 
 

@@ -14,7 +14,7 @@ from rakefarm.config import ClientSettings, ConfigError, ServerSettings, load_or
 from rakefarm.exitcodes import ExitStatus
 
 CLIENT_VARIABLES = ("jobs", "local_slots", "fallback", "require_isolation", "policy", "key_file", "hosts",
-                    "result_cache", "result_cache_size")  # fmt: skip
+                    "result_cache", "result_cache_size", "ship_toolchain")  # fmt: skip
 SERVER_VARIABLES = ("address", "port", "slots", "workers", "cache_size", "bid", "key_file", "audit_log")
 """Settings that have a variable, RAKEFARM_ and the name in capitals."""
 FILLED_IN = "this machine"

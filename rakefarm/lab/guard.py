@@ -7,6 +7,7 @@ The policies that come with rakefarm are not watched: a test holds their sources
 """
 
 import contextlib
+import gc
 import random
 import signal
 import sys
@@ -79,7 +80,7 @@ class GuardedPolicy:
                 caught.append(what)
 
         try:
-            with _alarm():
+            with _alarm(), _uncollected():
                 sys.setprofile(see)
                 try:
                     yield
@@ -91,6 +92,18 @@ class GuardedPolicy:
             raise PolicyFailed(f"policy {self._name}: raised {type(error).__name__} {when}: {error}") from error
         if caught:
             raise PolicyFailed(f"policy {self._name}: called {caught[0]} {when}; time and chance come from the view")
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """What a garbage collection calls (finalisers, callbacks of other libraries) is not of the policy's doing."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 class _Hung(BaseException):

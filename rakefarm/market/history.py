@@ -7,6 +7,7 @@ from all that was seen of that kind. Pure: loading and keeping are the caller's.
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from msgspec import Struct
 
@@ -17,6 +18,8 @@ SEEN_SHARE = 0.4
 LEAST_S = 1e-6
 """Nothing takes less: a price must be above zero, also after arithmetic."""
 MOST_SIGNATURES = 20_000
+LATEST = 1000
+"""Signatures from which the averages by kind are made: of older ones hardly anything would be left in them."""
 # From the start of a word only: looked for from every place, a long word without a slash takes its length squared.
 _DIRECTORIES = re.compile(r"(?<![^\s=:,'\"])[^\s=:,'\"]*/")
 
@@ -48,9 +51,17 @@ class History:
 
     def __init__(self, known: Iterable[tuple[str, Experience]] = ()) -> None:
         self._known = dict(known)
-        self._kinds: dict[str, Experience] = {}
-        for signature, seen in self._known.items():
-            self._average(kind_of(signature), seen.input_bytes, seen.work_s)
+        self._averages: dict[str, Experience] | None = None
+
+    @property
+    def _kinds(self) -> dict[str, Experience]:
+        """The averages by kind; made when first asked for, since a build of known commands never asks."""
+        if self._averages is None:
+            self._averages = {}
+            latest = list(islice(reversed(self._known.items()), LATEST))
+            for signature, seen in reversed(latest):
+                self._average(kind_of(signature), seen.input_bytes, seen.work_s)
+        return self._averages
 
     def items(self) -> Iterable[tuple[str, Experience]]:
         """Everything worth keeping, what was seen longest ago first."""
@@ -87,7 +98,8 @@ class History:
         )
         while len(self._known) > MOST_SIGNATURES:
             del self._known[next(iter(self._known))]
-        self._average(kind, input_bytes, work_s)
+        if self._averages is not None:
+            self._average(kind, input_bytes, work_s)
 
     def _average(self, kind: str, input_bytes: int, work_s: float) -> None:
         like = self._kinds.setdefault(kind, Experience(work_s, input_bytes, 0, 0))

@@ -103,11 +103,10 @@ class Desk:
         )
 
     def _facilities(self, job: Job, load: Load) -> Facilities:
-        status = os.statvfs(self._work.sandbox.path) if job.input_bytes else None
         return Facilities(
             cores=load.cores,
             memory_available=load.memory_available,
-            disk_free=status.f_bavail * status.f_frsize if status else 1 << 62,
+            disk_free=_free_bytes(self._work.sandbox.path) if job.input_bytes else 1 << 62,
             tools=self._tools(job) if job.needs else frozenset(),
             files=frozenset(
                 [value for key, value in job.needs if key == "file" and self._work.likeness.has_file(value)]
@@ -120,6 +119,16 @@ class Desk:
     def _tools(self, job: Job) -> frozenset[str]:
         path = self._work.settings.path
         return frozenset([value for key, value in job.needs if key == "tool" and has_tool(value, path)])
+
+
+def _free_bytes(path: bytes) -> int:
+    """Of the disk that `path` is on; none for one that is gone: the next server removes what a killed one has left,
+    whose workers may still be ending."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
 
 
 def has_tool(name: str, search: str) -> bool:

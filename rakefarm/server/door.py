@@ -136,19 +136,23 @@ class Door:
                 self._send_away(address)
 
     def _send_away(self, address: str) -> None:
-        states = self._board.states()
-
-        def rank(ticket: int) -> tuple[bool, float]:
-            waiting = self._waiting[ticket]
-            return states[ticket] == SPEAKS or _has_spoken(waiting.socket), waiting.since
-
-        ticket = min((number for number, each in self._waiting.items() if each.address == address), key=rank)
+        ticket = self._next_to_go(address)
         waiting = self._waiting.pop(ticket)
         with contextlib.suppress(OSError):
             waiting.socket.shutdown(socket.SHUT_RDWR)
         waiting.socket.close()
         # Free once its worker says that it is gone.
         self._leaving[ticket] = waiting.since + self._proof_s + GRACE_S
+
+    def _next_to_go(self, address: str) -> int:
+        """Who of that address has stood there longest, of those that have said nothing if there are any."""
+        # They stand in the order in which they came, so the first that is silent ends the search.
+        states = self._board.states()
+        tickets = [ticket for ticket, waiting in self._waiting.items() if waiting.address == address]
+        for ticket in tickets:
+            if states[ticket] != SPEAKS and not _has_spoken(self._waiting[ticket].socket):
+                return ticket
+        return tickets[0]
 
     def _forget(self, ticket: int) -> None:
         self._waiting.pop(ticket).socket.close()

@@ -129,6 +129,8 @@ class Executors:
             finally:
                 os._exit(1)
         theirs.close()
+        self.nursery_end = os.pidfd_open(self.nursery_pid)
+        """Readable once the nursery is dead: then there will be no executor any more."""
         self._lock = threading.Lock()
         self._idle: list[Executor] = []
         self._all: set[Executor] = set()
@@ -198,3 +200,4 @@ class Executors:
         self._control.close()
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
             os.waitpid(self.nursery_pid, 0)
+        os.close(self.nursery_end)

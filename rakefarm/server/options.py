@@ -11,6 +11,7 @@ from rakefarm.levels import LEVELS
 from rakefarm.market.needs import parse_size
 from rakefarm.security import PROMISE
 from rakefarm.server.bid_guard import find_bid
+from rakefarm.server.launched import WAYS
 
 SPARE_WORKERS = 2
 """Workers beyond the slots, so that a quote is answered while every slot compiles."""
@@ -51,10 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
     parser.add_argument("--selftest", action="store_true", help="show what each level of isolation stops here, and end")
     # For who starts a server for a while: a build on this machine, the selftest, tests. End when standard input ends;
-    # take slots from this fifo, which others share; run a command only with a token of each of these job servers.
+    # take slots from this fifo, which others share; run a command only with a token of each of these job servers. Of a
+    # launcher: the key comes on standard input, see `launched`.
     parser.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--shared-slots", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("--job-server", metavar="AUTH", action="append", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("--launched", choices=WAYS, help=argparse.SUPPRESS)
 
 
 def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> ServerSettings:

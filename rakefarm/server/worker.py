@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -121,13 +122,21 @@ class _Crew:
     def __init__(self, work: Workplace, board: door.Board) -> None:
         self._work = work
         self._board = board
+        self._nursery_end = work.executors.nursery_end
         self._desk = Desk(work)
         self._lock = threading.Lock()
         self._conversations: set[Conversation] = set()
 
     def serve(self, channel: socket.socket) -> None:
-        """Until the listener is gone, or has said DRAIN and the last command has ended."""
+        """Until the listener is gone, or has said DRAIN and the last command has ended; or until there can be no
+        executor any more, whereupon the listener starts another worker."""
+        poller = select.poll()
+        for descriptor in (channel.fileno(), self._nursery_end):
+            poller.register(descriptor, select.POLLIN)
         while True:
+            if any(descriptor == self._nursery_end for descriptor, _ in poller.poll()):
+                logger.warning("the process that starts executors is dead, so this worker ends")
+                return
             message, connection, ticket = handoff.receive(channel)
             if connection is not None:
                 self._start(connection, ticket)
@@ -183,7 +192,7 @@ class _Crew:
         self._work.admission.reread()
         channel.setblocking(False)
         self._close_revoked()
-        while self._close_idle():
+        while self._close_idle() and not _is_readable(self._nursery_end):
             self._close_revoked()  # one may have been on its way in
             with contextlib.suppress(BlockingIOError):
                 if not handoff.receive(channel)[0]:
@@ -210,6 +219,12 @@ class _Crew:
             else:
                 busy += 1
         return busy
+
+
+def _is_readable(descriptor: int) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _show_address(address: object) -> str:

@@ -1,5 +1,9 @@
 """The simulator: whole builds, reproducible, with nothing lost, and no schedule better than the bound."""
 
+import gc
+import time
+from collections.abc import Sequence
+
 import pytest
 from msgspec import structs
 
@@ -101,6 +105,36 @@ def test_a_policy_that_misbehaves_is_told_of_in_one_line(deed: str, said: str) -
     with pytest.raises(PolicyFailed) as caught:
         simulate(draw(small(), 1), "mine", lambda view: Misbehaving(deed), BIDS[DEFAULT])
     assert said in str(caught.value) and "mine" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_a_garbage_collection_calls_is_not_held_against_the_policy() -> None:
+    """Other libraries time collections, and a collection may come at any allocation, the policy's included."""
+
+    def timed(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    def busy(view: market.View) -> market.Policy:
+        return Allocating(POLICIES["random"](view))
+
+    before = gc.get_threshold()
+    gc.callbacks.append(timed)
+    gc.set_threshold(5)
+    try:
+        simulate(draw(small(), 1), "mine", busy, BIDS[DEFAULT])
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(timed)
+    assert gc.isenabled()
+
+
+class Allocating:
+    def __init__(self, policy: market.Policy) -> None:
+        self._policy = policy
+        self.kept: list[list[int]] = []
+
+    def handle(self, event: market.Event) -> Sequence[market.Effect]:
+        self.kept = [[each] for each in range(100)]
+        return self._policy.handle(event)
 
 
 def test_a_policy_that_hangs_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

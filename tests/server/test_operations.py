@@ -485,6 +485,25 @@ def test_whoever_is_killed_no_command_lives_on(
     wait_until(lambda: not any(is_alive(process.pid) for process in commands), "no command left")
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_worker_that_can_have_no_executors_any_more_is_replaced(
+    start_server: StartServer, connect: Connect, gate: Gate, idle: bool
+) -> None:
+    server = start_server("--slots", "1", "--workers", "1")
+    if idle:
+        assert connect(server).run(b"exit 3").result.status == 3  # type: ignore[union-attr]
+    else:
+        start_at_gate(connect(server), gate)
+    (worker,) = server.worker_pids()
+    for nursery in psutil.Process(worker).children():
+        os.kill(nursery.pid, signal.SIGKILL)
+    wait_until(lambda: server.worker_pids() not in ([], [worker]), "another worker")
+    wait_until(lambda: not is_alive(worker), "the first one gone")
+    assert connect(server).run(b"exit 4").result.status == 4  # type: ignore[union-attr]
+    assert "the process that starts executors is dead" in server.log()
+    assert "Traceback" not in server.log()
+
+
 # --- the owner's view -----------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ class Calls:
         self.result_cache_size = "0"
         self.prefix: tuple[str, ...] = ()
         """Words before each call: programs that execute their arguments."""
+        self.extra: dict[str, str] = {}
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         return {
@@ -40,6 +41,7 @@ class Calls:
             "RAKEFARM_HOSTS": ",".join(server.address for server in self.hosts),
             "RAKEFARM_RESULT_CACHE_SIZE": self.result_cache_size,
             "LC_ALL": "C",
+            **self.extra,
             **(env or {}),
         }
 

@@ -303,3 +303,30 @@ def test_a_server_with_another_compiler_is_not_used(
     assert b"another here" in err
     with contextlib.suppress(KeyError):
         assert calls.statistics()["compiled"] == 0
+
+
+@pytest.mark.skipif(not small_disks_work(), reason="this machine lets nobody mount")
+def test_a_server_with_another_compiler_is_sent_ours(
+    calls: Calls, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Its own compilers and assembler run nothing at all."""
+    other = tmp_path / "other"
+    other.write_text("#!/bin/sh\nexit 1\n")
+    other.chmod(0o755)
+    found = [subprocess.run(["gcc", f"-print-prog-name={name}"], stdout=-1).stdout for name in ("cc1", "cc1plus", "as")]
+    parts = [os.path.realpath(str(shutil.which(os.fsdecode(path.strip())))) for path in found]
+    unshare = ["unshare", "-m"] if not os.geteuid() else ["unshare", "-Urm"]
+    script = 'for part in "$2" "$3" "$4"; do mount --bind "$1" "$part" || exit; done; shift 4; exec "$@"'
+    prefix = [*unshare, "sh", "-c", script, "sh", str(other), *parts]
+    calls.hosts = [start_server(opener=lambda place, *options: open_server_under(prefix, place, *options))]
+    calls.extra = {"RAKEFARM_SHIP_TOOLCHAIN": "1"}
+    fill(calls)
+    calls.check_same("gcc", "-g", "-O2", "-Iinc", "-MD", "-Wall", "-c", "src/a.c")
+    calls.check_same("g++", "-g", "-I../inc", "-c", "../src/b.cc", "-MMD", where="build")
+    calls.check_same("gcc", "-g3", f"-I{calls.path}/inc", "-c", f"{calls.path}/src/a.c")
+    calls.check_same("gcc", "-O1", "-Iinc", "-S", "src/a.c")
+    counts = calls.statistics()
+    assert counts["compiled"] == 4, counts
+    calls.extra = {"RAKEFARM_SHIP_TOOLCHAIN": "0"}
+    assert b"another here" in calls.call("-v", "gcc", "-Iinc", "-c", "src/a.c")[2]
+    assert b"write 1 or 0" in calls.call("-v", "gcc", "-c", "src/a.c", env={"RAKEFARM_SHIP_TOOLCHAIN": "yes"})[2]

@@ -17,13 +17,14 @@ from farm_vocabulary import open_server_under
 from fault_vocabulary import Cable, networks_work
 from server_vocabulary import Server, wait_until
 
-from rakefarm.cc import engine
+from rakefarm.cc import attempts, engine
+from rakefarm.cc.cancel import Cancel
 from rakefarm.cc.dialogue import Request
-from rakefarm.cc.engine import Cancel
 from rakefarm.cc.farms import Farms
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.here import Here
 from rakefarm.cc.reasons import Local
+from rakefarm.cc.scratch import Scratch
 from rakefarm.cc.settings import CallSettings, ResultCaches
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
@@ -86,7 +87,7 @@ def test_a_header_that_changes_while_it_is_sent_is_not_mixed_up(
     calls.hosts = [farm[0]]
     calls.write("a.c", '#include "h.h"\nint x = X;\n')
     calls.write("h.h", f"#define X 1  // {time.time_ns()}, which no store has\n")
-    execute = engine.remote.execute
+    execute = attempts.remote.execute
 
     def change_first(*arguments: Any) -> Any:
         calls.write("h.h", (calls.path / "h.h").read_text().replace("X 1", "X 2"))
@@ -95,12 +96,12 @@ def test_a_header_that_changes_while_it_is_sent_is_not_mixed_up(
     with tempfile.TemporaryDirectory() as scratch:
         environ, files, settings = calls.environment(), FileCache(), CallSettings()
         farms, here = Farms(environ, settings), Here(threading.BoundedSemaphore(1))
-        ours = engine.Engine(scratch, farms, ResultCaches(settings, files), files, here)
+        ours = engine.Engine(Scratch(scratch), farms, ResultCaches(settings, files), files, here)
         words = (b"gcc", b"-c", b"a.c", b"-o", b"there.o")
         request = Request(0o022, False, os.fsencode(calls.path), words, calls.environment())
         monkeypatch.chdir("/")
         with monkeypatch.context() as patch, pytest.raises(Local):
-            patch.setattr(engine.remote, "execute", change_first)
+            patch.setattr(attempts.remote, "execute", change_first)
             ours.compile(request, Cancel())
         assert not (calls.path / "there.o").exists()
         assert ours.compile(request, Cancel()).host == farm[0].address
