@@ -257,7 +257,8 @@ class SimulatedHost:
             waiter.granted()
 
     def _commit(self, command: Command, leased: bool) -> None:
-        run_s, command.share = expected_run(command.job, self.load(), self.promised(), self._speed, self._k)
+        others = Commitments(self.spec.slots, len(self._committed), len(self._waiters), self.leased)
+        run_s, command.share = expected_run(command.job, self.load(), others, self._speed, self._k)
         self.leased -= leased
         command.expected_end_s = self._timeline.now_s + run_s
         command.committed = True

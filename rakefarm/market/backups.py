@@ -10,6 +10,9 @@ run everything twice.
 """
 
 import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection
+from itertools import islice, takewhile
 
 from msgspec import Struct
 
@@ -23,7 +26,7 @@ LARGEST_SHARE = 0.1
 """Copies among all awards, rounded up: the first copy is always allowed."""
 
 
-class Run(Struct):
+class Run(Struct, eq=False):
     """A job on a host: since when (seconds of the view's clock), what was bid then (seconds), and the share of the bid
     that is sending; `work_s` is its work at a whole core's rate (reference seconds), 0 when that is a guess."""
 
@@ -33,12 +36,11 @@ class Run(Struct):
     bid_s: float
     sending_s: float
     work_s: float
-    is_settled: bool = False  # it has ended, or is about to be stopped
+    overdue_at_s: float = 0.0
+    """When it has taken so long that a copy is thought of."""
 
-    @property
-    def overdue_at_s(self) -> float:
-        """When it has taken so long that a copy is thought of."""
-        return self.since_s + OVERDUE_FACTOR * self.bid_s + OVERDUE_S
+    def __post_init__(self) -> None:
+        self.overdue_at_s = self.since_s + OVERDUE_FACTOR * self.bid_s + OVERDUE_S
 
     def elapsed_s(self, now_s: float) -> float:
         """How long it has taken."""
@@ -56,6 +58,8 @@ class Backups:
         """Without `allowed` nothing is ever overdue."""
         self._allowed = allowed
         self._runs: dict[int, dict[str, Run]] = {}
+        self._there: dict[str, dict[int, Run]] = {}
+        self._watched: list[Run] = []  # what may have a copy when it is alone, in the order of becoming overdue
         self._awards = 0
         self._copies = 0
 
@@ -67,6 +71,9 @@ class Backups:
         else:
             self._awards += 1
         copies[run.host] = run
+        self._there.setdefault(run.host, {})[run.job.number] = run
+        if self._allowed and run.job.repeatable:
+            insort(self._watched, run, key=_overdue_at_s)
 
     def end(self, job: Job, host: str) -> Run | None:
         """It runs there no more; answers what is known of it."""
@@ -74,40 +81,60 @@ class Backups:
         run = copies.pop(host, None)
         if not copies:
             self._runs.pop(job.number, None)
+        if run is not None:
+            del self._there[host][job.number]
+            self._unwatch(run)
         return run
 
     def settle(self, job: Job) -> None:
         """A copy of it was first: whatever still runs of it is about to end, and gets no copy any more."""
         for run in self._runs.get(job.number, {}).values():
-            run.is_settled = True
+            self._unwatch(run)
+
+    def _unwatch(self, run: Run) -> None:
+        index = bisect_left(self._watched, run.overdue_at_s, key=_overdue_at_s)
+        while index < len(self._watched) and self._watched[index].overdue_at_s == run.overdue_at_s:
+            if self._watched[index] is run:
+                del self._watched[index]
+                return
+            index += 1
 
     def forget(self) -> None:
         """A new set begins, and nothing runs."""
         self._runs.clear()
+        self._there.clear()
+        self._watched.clear()
 
     def is_running(self, job: Job) -> bool:
         """Whether it runs anywhere."""
         return job.number in self._runs
 
-    def by_host(self) -> dict[str, list[Run]]:
-        """What runs at each host."""
-        found: dict[str, list[Run]] = {}
-        for copies in self._runs.values():
-            for host, run in copies.items():
-                found.setdefault(host, []).append(run)
-        return found
+    def at(self, host: str) -> Collection[Run]:
+        """What runs at that host."""
+        return self._there.get(host, {}).values()
 
     def overdue(self, now_s: float) -> list[Run]:
         """What may have a copy, as far as it is worth it: what was overdue first comes first."""
-        found = [run for run in self._candidates() if run.overdue_at_s <= now_s]
-        return sorted(found, key=lambda run: run.overdue_at_s)
+        if self._may_have_one_more:
+            return [run for run in takewhile(lambda run: run.overdue_at_s <= now_s, self._watched) if self._is_alone(run)]
+        return []
 
     def next_overdue_s(self, now_s: float) -> float:
         """When the next will be overdue (seconds of the view's clock), or infinity."""
-        return min([run.overdue_at_s for run in self._candidates() if run.overdue_at_s > now_s], default=math.inf)
+        if self._may_have_one_more:
+            index = bisect_right(self._watched, now_s, key=_overdue_at_s)
+            for run in islice(self._watched, index, None):
+                if self._is_alone(run):
+                    return run.overdue_at_s
+        return math.inf
 
-    def _candidates(self) -> list[Run]:
-        if not self._allowed or self._copies >= math.ceil(LARGEST_SHARE * self._awards):
-            return []
-        alone = [next(iter(copies.values())) for copies in self._runs.values() if len(copies) == 1]
-        return [run for run in alone if run.job.repeatable and not run.is_settled]
+    @property
+    def _may_have_one_more(self) -> bool:
+        return self._copies < math.ceil(LARGEST_SHARE * self._awards)
+
+    def _is_alone(self, run: Run) -> bool:
+        return len(self._runs.get(run.job.number, ())) == 1
+
+
+def _overdue_at_s(run: Run) -> float:
+    return run.overdue_at_s

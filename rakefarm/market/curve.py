@@ -70,8 +70,10 @@ def free_times(slots: int, ends_in_s: Sequence[float], reserved: int, run_s: flo
     for one that is overdue), `reserved` places are promised, each for a command of about `run_s`."""
     if not ends_in_s and not reserved:
         return (0.0,) * min(slots, LONGEST_LIST)
-    busy = sorted([expected_s(end) for end in ends_in_s])[:slots]
+    busy = sorted([end if end > LEAST_S else expected_s(end) for end in ends_in_s])[:slots]
     times = [0.0] * (slots - len(busy)) + busy
+    if not reserved:
+        return tuple(times[:LONGEST_LIST])
     # Who was promised a place takes the first that comes free. The ascending list is a heap already.
     for _ in range(min(reserved, 4 * slots)):
         heapq.heapreplace(times, times[0] + run_s)

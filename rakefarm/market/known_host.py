@@ -30,27 +30,40 @@ class KnownHost(Struct):
     slots: int
     curve: Curve | None = None
     read_at: float = 0.0
+    free_slots: int = 0  # that the curve tells of
     taken: int = 0  # slots that we have awarded since the curve was made
     ours: int = 0  # actions of ours that are there
     waiting: Counter[object] = field(default_factory=Counter)  # how often we stand in its queue, by needs
+    places: int = 0  # the same, for all needs together
     waits_since: float = 0.0  # since when, or since our last turn
-    speed: float = 0.0  # of the plan that is made: the curve's, as far as that has proved true
+    speed: float = 0.0  # the curve's, as far as that has proved true
+    rate: float = 0.0  # reference seconds of work that one more action gets done there in a second
+    is_news: bool = False  # something happened there since its speed was judged
+    judge_at_s: float = 0.0  # and from then on time alone changes it
     full: Pause = field(default_factory=Pause)
     lacking: dict[object, Pause] = field(default_factory=dict)  # what others hold, by needs
     factors: dict[object, float] = field(default_factory=dict)  # price over seconds, by task
     asked: set[object] = field(default_factory=set)  # tasks that it was asked for
     refuses: set[object] = field(default_factory=set)  # tasks that it will never run
+    # of the plan that is being made
+    open: int = 0  # slots that are free, and left
+    counted: int = 0  # what was taken when it began
+    placed: list[float] = field(default_factory=list)  # until when the plan takes slots that were free
+    times: list[float] | None = None  # when the others come free; None as long as nobody asked
 
     def queue(self, job: Job, now: float) -> Wait:
         """One more place in its queue."""
-        if not self.waiting.total():
+        if not self.places:
             self.waits_since = now
         self.waiting[job.needs] += 1
+        self.places += 1
         return Wait(self.name, job)
 
     def leave_queue(self, job: Job) -> None:
         """One less."""
-        self.waiting[job.needs] = max(0, self.waiting[job.needs] - 1)
+        if self.waiting[job.needs] > 0:
+            self.waiting[job.needs] -= 1
+            self.places -= 1
 
     def lacks(self, job: Job, now: float) -> bool:
         """Whether others held what the job needs there a moment ago."""
@@ -62,12 +75,14 @@ class KnownHost(Struct):
         if self.curve is None or curve.version >= self.curve.version:
             # What we have awarded there and is still on its way is not in its curve yet.
             self.curve, self.read_at, self.taken = curve, now, max(0, self.ours - curve.running)
+            self.free_slots = curve.free_slots
+            self.is_news = True
 
     @property
     def has_room(self) -> bool:
         """Whether a slot is free there beyond what we have taken since, and what we wait for: the host gives that to
         our own place in its queue, and would refuse an award that comes after it."""
-        return self.curve is not None and self.curve.free_slots > self.taken + self.waiting.total()
+        return self.curve is not None and self.free_slots > self.taken + self.places
 
     def slowness(self, job: Job) -> float:
         """How much more the job costs there, by the speed that it has shown, than by its own word."""
@@ -76,10 +91,9 @@ class KnownHost(Struct):
         dearer_s = job.work_s / self.rate - job.work_s / self._rate(self.curve.speed)
         return dearer_s * max(self.factors.get(job.task, 1.0), 1.0)
 
-    @property
-    def rate(self) -> float:
-        """Reference seconds of work that one more action gets done there in a second."""
-        return self._rate(self.speed)
+    def note_rate(self) -> None:
+        """The speed has been judged, or one more slot is taken."""
+        self.rate = self._rate(self.speed)
 
     def _rate(self, speed: float) -> float:
         curve = self.curve

@@ -18,7 +18,6 @@ want of a licence is so only to the jobs that need it.
 """
 
 import math
-from bisect import insort
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
@@ -27,8 +26,9 @@ from msgspec import structs
 
 from rakefarm.market.backups import Backups, Run
 from rakefarm.market.choice import Choice, Held, runner_up_of
-from rakefarm.market.curve import Curve, expected_s
+from rakefarm.market.curve import Curve
 from rakefarm.market.known_host import FIRST_PAUSE_S, KnownHost, Pause
+from rakefarm.market.outlook import PATIENCE_S, TYPICAL_WORK_S, Outlook
 from rakefarm.market.policy import (
     Ask,
     Award,
@@ -54,8 +54,6 @@ from rakefarm.market.policy import (
 )
 from rakefarm.market.track_record import TrackRecord
 
-PATIENCE_S = 0.25
-"""Who waits at a host for longer than this looks around again."""
 ANSWERS_S, ANSWERS_SHARE = 0.05, 0.1
 """For so long a set waits for its first answers, and for no larger a share of its longest job's work."""
 UNSURE_FACTOR = 2.0
@@ -72,6 +70,8 @@ class PlanPolicy:
         self._view = view
         self._record = TrackRecord()
         self._backups = Backups(backups)
+        self._outlook = Outlook(view, self._record, self._backups)
+        self._paused_until_s = 0.0  # somewhere
         self._wake_at = math.inf
         self._hosts: dict[str, KnownHost] = {}
         self._pending: deque[Job] = deque()
@@ -94,12 +94,12 @@ class PlanPolicy:
                 if lasting:
                     known.refuses.add(job.task)
                 else:
-                    known.full.begin(self._view.now())
+                    self._pause(known.full)
             case Refused(job, host, curve, lacking):
                 known = self._host(host)
                 known.read(curve, self._view.now())
                 pause = known.lacking.setdefault(job.needs, Pause()) if lacking else known.full
-                pause.begin(self._view.now())
+                self._pause(pause)
                 return self._leave(job, host)
             case SlotFree(host, curve, job):
                 known = self._host(host)
@@ -135,6 +135,10 @@ class PlanPolicy:
             case Woken():
                 self._wake_at = math.inf
         return self._plan()
+
+    def _pause(self, pause: Pause) -> None:
+        pause.begin(self._view.now())
+        self._paused_until_s = max(self._paused_until_s, pause.until_s)
 
     def _host(self, name: str) -> KnownHost:
         return self._hosts.setdefault(name, KnownHost(name, 1))
@@ -176,6 +180,7 @@ class PlanPolicy:
         """It is over there, after so many seconds if it has succeeded, or was stopped on the way."""
         if host in self._hosts:
             self._hosts[host].ours = max(0, self._hosts[host].ours - 1)
+            self._hosts[host].is_news = True
         run = self._backups.end(job, host)
         if run is None:
             return
@@ -201,25 +206,21 @@ class PlanPolicy:
         now = self._view.now()
         if self._unheard and now < self._answers_until:
             return []
-        runs = self._backups.by_host()
-        places = {
-            host.name: self._places(host, runs.get(host.name, ()), now)
-            for host in self._hosts.values()
-            if host.curve is not None
-        }
+        outlook = self._outlook
+        outlook.begin(self._hosts, now, self._pending[0].work_s if self._pending else TYPICAL_WORK_S)
         held: Held | None = None
-        if held_for is not None and startable in places:
+        holder = self._hosts.get(startable)
+        if held_for is not None and holder is not None and holder.curve is not None:
+            outlook.hold(holder)
             held = Held(startable, held_for.needs)
-            times = places[startable]
-            insort(times, times.pop(0) + self._typical(self._hosts[startable]))  # to others it is taken
         wanted: dict[str, list[Job]] = {}
-        effects, look_at = self._back_up(places, wanted, held, now)
+        effects, look_at = self._back_up(wanted, held, now)
         if any(isinstance(effect, BackUp) for effect in effects):
             startable, held = "", None
         left: list[Job] = []
-        while self._pending and len(left) < HORIZON and (held or any(times[0] <= 0.0 for times in places.values())):
+        while self._pending and len(left) < HORIZON and (held or outlook.open_hosts):
             job = self._pending.popleft()
-            best = self._best(job, places, held, now)
+            best = self._best(job, held)
             if best is None:
                 left.append(job)
                 continue
@@ -233,25 +234,22 @@ class PlanPolicy:
                     effects.append(host.queue(job, now))
                 continue
             else:
-                times = places[host.name]
-                times.pop(0)
-                insort(times, best.start + best.run)
+                outlook.occupy(host, best.start + best.run)
                 if best.start > 0.0 or host.name != startable or held_for is not None:
                     wanted.setdefault(host.name, []).append(job)
                     left.append(job)
                     continue
                 startable = ""
-            second = self._best(job, places, None, now, without=host.name)
+            second = self._best(job, None, without=host.name)
             effects.append(self._begin(Award, job, best, second, now))
         self._pending.extendleft(reversed(left))
-        self._want_more(places, wanted, now, skip=len(left))
+        self._want_more(wanted, skip=len(left))
         effects += self._waits(wanted, now)
-        pauses = [pause.until_s for host in self._hosts.values() for pause in (host.full, *host.lacking.values())]
-        soonest = min((until_s for until_s in pauses if until_s > now), default=None)
-        if soonest is not None and (self._pending or wanted):
-            effects.append(WakeAt(soonest))
+        if self._paused_until_s > now and (self._pending or wanted):
+            pauses = [pause.until_s for host in self._hosts.values() for pause in (host.full, *host.lacking.values())]
+            effects += [WakeAt(until_s) for until_s in sorted(pauses) if until_s > now][:1]
         look_at = min(look_at, self._backups.next_overdue_s(now))
-        if self._pending and any(host.waiting.total() for host in self._hosts.values()):
+        if self._pending and any(host.places for host in self._hosts.values()):
             look_at = min(look_at, now + PATIENCE_S)
         if look_at < self._wake_at:
             self._wake_at = look_at
@@ -267,17 +265,17 @@ class PlanPolicy:
         # At a whole core's rate, and by the host's own word: what was learned before must not count twice.
         work = (best.run - sending) * host.speed if job.known else 0.0
         self._backups.begin(Run(job, host.name, now, best.finish, sending, work))
+        host.is_news = True
+        self._outlook.awarded(host)
         return kind(job, host.name, best.cost, best.finish, True, others[0], others[1], slowness, others[2])
 
-    def _back_up(
-        self, places: dict[str, list[float]], wanted: dict[str, list[Job]], held: Held | None, now: float
-    ) -> tuple[list[Effect], float]:
+    def _back_up(self, wanted: dict[str, list[Job]], held: Held | None, now: float) -> tuple[list[Effect], float]:
         """Copies of what is overdue, before anything else gets a slot; and when one that isn't worth it yet will be."""
         look_at = math.inf
         effects: list[Effect] = []
         for late in self._backups.overdue(now):
             job = late.job
-            best = self._best(job, places, held, now, without=late.host)
+            best = self._best(job, held, without=late.host)
             if best is None:
                 continue
             host = best.host
@@ -287,30 +285,28 @@ class PlanPolicy:
                 held = None
                 effects.append(self._begin(BackUp, job, best, None, now))
             elif not host.lacks(job, now):
-                times = places[host.name]
-                times.pop(0)
-                insort(times, best.start + best.run)
+                self._outlook.occupy(host, best.start + best.run)
                 wanted.setdefault(host.name, []).append(job)
         return effects, look_at
 
-    def _want_more(self, places: dict[str, list[float]], wanted: dict[str, list[Job]], now: float, skip: int) -> None:
+    def _want_more(self, wanted: dict[str, list[Job]], skip: int) -> None:
         """What can't start yet may still wait at the hosts of the plan. Where actions run and all are ours there is no
         need: their end brings a fresh curve."""
+        if len(self._pending) <= skip:
+            return
         shared = {
             host.name
-            for host in self._hosts.values()
-            if not host.waiting.total()
+            for host in self._outlook.known
+            if not host.places
             and host.curve is not None
             and (not host.ours or host.curve.waiting or host.curve.running > host.ours)
         }
         if not shared:
             return
-        for job in islice(self._pending, skip, skip + 2 * len(places)):
-            best = self._best(job, places, None, now)
+        for job in islice(self._pending, skip, skip + 2 * len(self._outlook.known)):
+            best = self._best(job, None)
             if best is not None:
-                times = places[best.host.name]
-                times.pop(0)
-                insort(times, best.start + best.run)
+                self._outlook.occupy(best.host, best.start + best.run)
                 if best.host.name in shared:
                     wanted.setdefault(best.host.name, [job])
 
@@ -320,10 +316,9 @@ class PlanPolicy:
             host = self._hosts[name]
             if host.full.until_s > now:
                 continue  # it would decline again at once, and we ask again at once
-            free = host.curve.free_slots if host.curve is not None else 0
             # One place in the queue for each slot that is free, or one for the next that comes free.
             due: Counter[object] = Counter()
-            for job in jobs[: max(free - host.taken, 1)]:
+            for job in jobs[: max(host.free_slots - host.taken, 1)]:
                 due[job.needs] += 1
                 if due[job.needs] > host.waiting[job.needs]:
                     effects.append(host.queue(job, now))
@@ -335,54 +330,11 @@ class PlanPolicy:
         now = self._view.now()
         if len(self._hosts) > 1 or not self._pending or self._avoid or host.lacking or host.full.until_s > now:
             return None
-        if curve.free_slots - host.taken > 1 or curve.running + curve.waiting > host.ours + 1 or host.waiting.total():
+        if host.free_slots - host.taken > 1 or curve.running + curve.waiting > host.ours + 1 or host.places:
             return None
-        best = self._best(self._pending[0], {host.name: [0.0]}, None, now)
+        self._outlook.begin(self._hosts, now, self._pending[0].work_s)
+        best = self._best(self._pending[0], None)
         return None if best is None else [self._begin(Award, self._pending.popleft(), best, None, now)]
 
-    def _places(self, host: KnownHost, runs: Sequence[Run], now: float) -> list[float]:
-        """Seconds from now until each slot of the host comes free, as its curve and our own awards since have it."""
-        curve = host.curve
-        assert curve is not None
-        age = now - host.read_at
-        running = [(run.work_s, run.elapsed_s(now) - run.sending_s) for run in runs]
-        host.speed = self._record.speed(host.name, curve.speed, running)
-        # Who takes longer than it says also has its slots free later than it says.
-        slowness = max(1.0, curve.speed / host.speed)
-        times = sorted([expected_s(time * slowness - age) if time > 0.0 else 0.0 for time in curve.free_in_s])
-        waited = now - host.waits_since if host.waiting.total() else 0.0
-        if waited > PATIENCE_S:  # whatever it said: its slots are not free for us
-            times = [max(time, expected_s(-waited)) for time in times]
-        run = self._typical(host)
-        for _ in range(min(host.taken, 2 * len(times))):
-            insort(times, times.pop(0) + run)
-        if host.full.until_s > now:
-            times = [max(time, host.full.until_s - now) for time in times]
-        return times
-
-    def _typical(self, host: KnownHost) -> float:
-        work = self._pending[0].work_s if self._pending else 0.5
-        return work / host.rate
-
-    def _best(
-        self, job: Job, places: dict[str, list[float]], held: Held | None, now: float, without: str = ""
-    ) -> Choice | None:
-        """The host where the job finishes first, of all `without` one."""
-        avoided = self._avoid.get(job.number, ())
-        if len(avoided) >= len(places):
-            avoided = ()
-        best: Choice | None = None
-        for name, times in places.items():
-            host = self._hosts[name]
-            if job.task not in host.factors or job.task in host.refuses or name in avoided or name == without:
-                continue
-            run = max(job.work_s / host.rate, 1e-6)
-            transfer = self._view.transfer_s(job, name)
-            start = 0.0 if held is not None and held.fits(name, job) else times[0]
-            if host.lacks(job, now):
-                start = max(start, host.lacking[job.needs].until_s - now)
-            finish = max(start, transfer) + run
-            cost = finish + run * max(host.factors.get(job.task, 1.0) - 1.0, 0.0)
-            if best is None or cost < best.cost:
-                best = Choice(host, cost, start, finish, run + transfer)
-        return best
+    def _best(self, job: Job, held: Held | None, without: str = "") -> Choice | None:
+        return self._outlook.best(job, held, self._avoid.get(job.number, ()), without)
