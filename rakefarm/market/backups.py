@@ -7,12 +7,18 @@ little by taking it, and a job that was merely longer than predicted is left alo
 with speculative tasks in MapReduce (Dean, Ghemawat 2004, section 3.6; Zaharia et al. 2008), which measure progress
 instead; a command has none to show. Only one job in ten has a copy, so that a farm that is slow throughout does not
 run everything twice.
+
+Two things make a copy worth it earlier. When no job is left that waits, slots are idle: the jobs that are expected to
+end last, and that would end sooner elsewhere even from the beginning, get copies there, as straggler cloning does
+(Ananthanarayanan et al., "Effective Straggler Mitigation: Attack of the Clones", NSDI 2013). And when a host has shown
+that it is twice as slow as was believed when a job was awarded to it, that job is not waited for, however many
+copies there are: it is the host that is slow, not the farm.
 """
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection
-from itertools import islice, takewhile
+from collections.abc import Collection, Mapping
+from itertools import islice
 
 from msgspec import Struct
 
@@ -22,6 +28,19 @@ OVERDUE_FACTOR = 1.5
 OVERDUE_S = 0.5
 WORTH_SHARE = 0.5
 """A copy is worth it that takes less than this share of the time already spent."""
+LATE_FACTOR, LATE_S = 1.25, 0.25
+"""What has run for longer than this is expected to run for as long again."""
+MOMENT_S = 1e-3
+LOOK_SHARE = 0.1
+"""It is looked at again whenever it has run for so much longer."""
+LEFT_SHARE = 0.3
+"""What has not is expected to need this share of its bid, at the least: predictions are no better."""
+IDLE_SHARE = 0.8
+"""Where slots are idle, a copy is worth it that takes less than this share of what is left."""
+CRITICAL_SHARE = 0.6
+"""And has as much to gain as this, of what the job has that can gain most: the others don't end last."""
+DOUBTED_FACTOR = 2.0
+"""A host that has turned out so many times slower than was believed is not waited for."""
 LARGEST_SHARE = 0.1
 """Copies among all awards, rounded up: the first copy is always allowed."""
 
@@ -36,6 +55,8 @@ class Run(Struct, eq=False):
     bid_s: float
     sending_s: float
     work_s: float
+    speed: float = 1.0
+    """What the host was believed to be when the job was awarded."""
     overdue_at_s: float = 0.0
     """When it has taken so long that a copy is thought of."""
 
@@ -45,6 +66,19 @@ class Run(Struct, eq=False):
     def elapsed_s(self, now_s: float) -> float:
         """How long it has taken."""
         return now_s - self.since_s
+
+    def next_look_s(self, now_s: float) -> float:
+        """When it will be late; and from then on again and again, since its host is doubted the more."""
+        late_s = self.since_s + LATE_FACTOR * self.bid_s + LATE_S + MOMENT_S
+        return late_s if late_s > now_s else now_s + LOOK_SHARE * self.elapsed_s(now_s)
+
+    def left_s(self, now_s: float, slowness: float) -> float:
+        """How much longer it is expected to take, at a host that is so many times slower than was believed."""
+        elapsed_s = self.elapsed_s(now_s)
+        whole_s = self.sending_s + (self.bid_s - self.sending_s) * slowness
+        if elapsed_s > LATE_FACTOR * whole_s + LATE_S:
+            return elapsed_s
+        return max(whole_s - elapsed_s, LEFT_SHARE * whole_s)
 
     def worth_at_s(self, copy_s: float) -> float:
         """When a copy that takes so long is worth it."""
@@ -113,19 +147,48 @@ class Backups:
         """What runs at that host."""
         return self._there.get(host, {}).values()
 
-    def overdue(self, now_s: float) -> list[Run]:
-        """What may have a copy, as far as it is worth it: what was overdue first comes first."""
-        if self._may_have_one_more:
-            return [run for run in takewhile(lambda run: run.overdue_at_s <= now_s, self._watched) if self._is_alone(run)]
-        return []
+    def worth(self, now_s: float, idle: bool, speeds: Mapping[str, float]) -> list[tuple[Run, float]]:
+        """What may have a copy, and how many seconds that may take at the most: what has most to gain first. `idle`: no
+        job waits for a slot; `speeds` are what hosts are believed to be now."""
+        found = []
+        for run in self._watched if idle else self._late_or_doubted(now_s, speeds):
+            if not self._is_alone(run):
+                continue
+            slowness = run.speed / speeds.get(run.host, run.speed)
+            doubted = slowness >= DOUBTED_FACTOR
+            if not doubted and not self._may_have_one_more:
+                continue
+            most_s = 0.0
+            if doubted or idle:
+                most_s = IDLE_SHARE * run.left_s(now_s, slowness if doubted else 1.0)
+            if run.overdue_at_s <= now_s:
+                most_s = max(most_s, WORTH_SHARE * run.elapsed_s(now_s))
+            found.append((run, most_s))
+        if not idle:
+            return found
+        found.sort(key=lambda pair: -pair[1])
+        least_s = CRITICAL_SHARE * found[0][1] if found else 0.0
+        return [(run, most_s) for run, most_s in found if most_s >= least_s or run.overdue_at_s <= now_s]
+
+    def _late_or_doubted(self, now_s: float, speeds: Mapping[str, float]) -> list[Run]:
+        return [
+            run
+            for run in self._watched
+            if run.overdue_at_s <= now_s or run.speed >= DOUBTED_FACTOR * speeds.get(run.host, run.speed)
+        ]
+
+    def next_look_s(self, now_s: float, idle: bool) -> float:
+        """When time alone will next make a copy worth more (seconds of the view's clock), or infinity."""
+        if not idle:
+            return self.next_overdue_s(now_s)
+        return min([run.next_look_s(now_s) for run in self._watched if self._is_alone(run)], default=math.inf)
 
     def next_overdue_s(self, now_s: float) -> float:
         """When the next will be overdue (seconds of the view's clock), or infinity."""
-        if self._may_have_one_more:
-            index = bisect_right(self._watched, now_s, key=_overdue_at_s)
-            for run in islice(self._watched, index, None):
-                if self._is_alone(run):
-                    return run.overdue_at_s
+        index = bisect_right(self._watched, now_s, key=_overdue_at_s)
+        for run in islice(self._watched, index, None):
+            if self._is_alone(run):
+                return run.overdue_at_s
         return math.inf
 
     @property

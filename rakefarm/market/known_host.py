@@ -9,6 +9,10 @@ from rakefarm.market.policy import Job, Wait
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 5.0
+ROOM_PER_AWARD = 8
+"""With so many free slots for each award one may be made without a place in the queue."""
+FRESH_S = 0.05
+"""As long as the host has spoken no longer ago (seconds)."""
 
 
 class Pause(Struct):
@@ -31,13 +35,15 @@ class KnownHost(Struct):
     curve: Curve | None = None
     read_at: float = 0.0
     free_slots: int = 0  # that the curve tells of
+    said: float = 0.0  # its speed, by its own word
     taken: int = 0  # slots that we have awarded since the curve was made
     ours: int = 0  # actions of ours that are there
     waiting: Counter[object] = field(default_factory=Counter)  # how often we stand in its queue, by needs
     places: int = 0  # the same, for all needs together
     waits_since: float = 0.0  # since when, or since our last turn
     speed: float = 0.0  # the curve's, as far as that has proved true
-    rate: float = 0.0  # reference seconds of work that one more action gets done there in a second
+    rate: float = 0.0  # reference seconds of work that one more action gets done there in a second, as things are
+    load: float = 0.0  # share of its cores that others keep busy
     is_news: bool = False  # something happened there since its speed was judged
     judge_at_s: float = 0.0  # and from then on time alone changes it
     full: Pause = field(default_factory=Pause)
@@ -75,7 +81,8 @@ class KnownHost(Struct):
         if self.curve is None or curve.version >= self.curve.version:
             # What we have awarded there and is still on its way is not in its curve yet.
             self.curve, self.read_at, self.taken = curve, now, max(0, self.ours - curve.running)
-            self.free_slots = curve.free_slots
+            self.free_slots, self.said = curve.free_slots, curve.speed
+            self.load = min(curve.busy / curve.cores, 1.0)
             self.is_news = True
 
     @property
@@ -83,6 +90,11 @@ class KnownHost(Struct):
         """Whether a slot is free there beyond what we have taken since, and what we wait for: the host gives that to
         our own place in its queue, and would refuse an award that comes after it."""
         return self.curve is not None and self.free_slots > self.taken + self.places
+
+    def has_room_for_others(self, now: float, fresh_s: float = FRESH_S) -> bool:
+        """Whether so many slots are free there, and that is so fresh, that one more award won't be in anybody's way."""
+        waits = self.places > 0 or self.curve is None or self.curve.waiting > 0
+        return not waits and now - self.read_at <= fresh_s and ROOM_PER_AWARD * (self.taken + 1) <= self.free_slots
 
     def slowness(self, job: Job) -> float:
         """How much more the job costs there, by the speed that it has shown, than by its own word."""
@@ -94,6 +106,13 @@ class KnownHost(Struct):
     def note_rate(self) -> None:
         """The speed has been judged, or one more slot is taken."""
         self.rate = self._rate(self.speed)
+
+    def rate_beside(self, load: float) -> float:
+        """The same, with others on such a share of its cores."""
+        curve = self.curve
+        assert curve is not None
+        commands = min(curve.running + self.taken + 1, curve.slots)
+        return rate(self.speed, curve.cores, load * curve.cores, commands)
 
     def _rate(self, speed: float) -> float:
         curve = self.curve

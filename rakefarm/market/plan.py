@@ -15,6 +15,11 @@ So nobody acts on a slot that another client may have taken in the meantime: man
 are served in turn, and nothing queues at a host that another could start. A host that refused an award all the same is
 full, whatever its curve says, for a time that doubles from 50 ms to 5 s with each further refusal; one that refused for
 want of a licence is so only to the jobs that need it.
+
+Several clients plan at one time, each for itself, and what is short and starts first on the fastest host may be in the
+way of another client's longest. So what would end long before the set's last anyway goes to the slowest host where that
+is so. And where a host has just said that far more slots are free than there are jobs to start, the way through its
+queue is saved.
 """
 
 import math
@@ -59,6 +64,12 @@ ANSWERS_S, ANSWERS_SHARE = 0.05, 0.1
 UNSURE_FACTOR = 2.0
 """A guess beside known times is planned as if it were so many times longer: what may turn out the longest of a set
 costs most when it begins late, and at a slow host."""
+SOON_SHARE = 0.6
+"""What would end before this share of the set's time is no hurry."""
+ROOM_PER_JOB = 8
+"""With so many free slots for each job that is left, jobs are awarded to hosts that have room without a place in their
+queues: that others take all of it in the time of a message is unlikely, and an award that is refused costs no more than
+a place."""
 HORIZON = 48
 """Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
 
@@ -72,6 +83,7 @@ class PlanPolicy:
         self._backups = Backups(backups)
         self._outlook = Outlook(view, self._record, self._backups)
         self._paused_until_s = 0.0  # somewhere
+        self._ends_at_s = 0.0  # what of the set has been awarded, as was bid
         self._wake_at = math.inf
         self._hosts: dict[str, KnownHost] = {}
         self._pending: deque[Job] = deque()
@@ -149,6 +161,7 @@ class PlanPolicy:
         self._pending = deque(sorted(jobs, key=lambda job: -job.work_s))
         self._avoid.clear()
         self._backups.forget()
+        self._ends_at_s = 0.0
         self._wake_at = math.inf
         # What was known of a host's slots is as old as the last set; nobody waits anywhere for this one yet.
         self._hosts = {facts.name: KnownHost(facts.name, facts.slots) for facts in hosts}
@@ -215,15 +228,21 @@ class PlanPolicy:
             held = Held(startable, held_for.needs)
         wanted: dict[str, list[Job]] = {}
         effects, look_at = self._back_up(wanted, held, now)
-        if any(isinstance(effect, BackUp) for effect in effects):
+        if any(isinstance(effect, BackUp) and effect.host == startable for effect in effects):
             startable, held = "", None
         left: list[Job] = []
+        whole = self._ends_at_s - now
+        roomy = outlook.open_slots >= ROOM_PER_JOB * len(self._pending)
         while self._pending and len(left) < HORIZON and (held or outlook.open_hosts):
             job = self._pending.popleft()
             best = self._best(job, held)
             if best is None:
                 left.append(job)
                 continue
+            whole = max(whole, best.finish)
+            if best.finish < SOON_SHARE * whole:
+                avoided = self._avoid.get(job.number, ())
+                best = outlook.soon_enough(job, SOON_SHARE * whole, held, avoided) or best
             host = best.host
             if held is not None and held.fits(host.name, job):
                 startable, held = "", None
@@ -234,12 +253,14 @@ class PlanPolicy:
                     effects.append(host.queue(job, now))
                 continue
             else:
+                at_once = roomy and host.open and host.name != startable and host.has_room_for_others(now)
                 outlook.occupy(host, best.start + best.run)
-                if best.start > 0.0 or host.name != startable or held_for is not None:
-                    wanted.setdefault(host.name, []).append(job)
-                    left.append(job)
-                    continue
-                startable = ""
+                if not at_once:
+                    if best.start > 0.0 or host.name != startable or held_for is not None:
+                        wanted.setdefault(host.name, []).append(job)
+                        left.append(job)
+                        continue
+                    startable = ""
             second = self._best(job, None, without=host.name)
             effects.append(self._begin(Award, job, best, second, now))
         self._pending.extendleft(reversed(left))
@@ -248,7 +269,7 @@ class PlanPolicy:
         if self._paused_until_s > now and (self._pending or wanted):
             pauses = [pause.until_s for host in self._hosts.values() for pause in (host.full, *host.lacking.values())]
             effects += [WakeAt(until_s) for until_s in sorted(pauses) if until_s > now][:1]
-        look_at = min(look_at, self._backups.next_overdue_s(now))
+        look_at = min(look_at, self._backups.next_look_s(now, not self._pending))
         if self._pending and any(host.places for host in self._hosts.values()):
             look_at = min(look_at, now + PATIENCE_S)
         if look_at < self._wake_at:
@@ -264,27 +285,34 @@ class PlanPolicy:
         sending = self._view.transfer_s(job, host.name)
         # At a whole core's rate, and by the host's own word: what was learned before must not count twice.
         work = (best.run - sending) * host.speed if job.known else 0.0
-        self._backups.begin(Run(job, host.name, now, best.finish, sending, work))
+        self._backups.begin(Run(job, host.name, now, best.finish, sending, work, host.speed))
+        self._ends_at_s = max(self._ends_at_s, now + best.finish)
         host.is_news = True
         self._outlook.awarded(host)
         return kind(job, host.name, best.cost, best.finish, True, others[0], others[1], slowness, others[2])
 
     def _back_up(self, wanted: dict[str, list[Job]], held: Held | None, now: float) -> tuple[list[Effect], float]:
-        """Copies of what is overdue, before anything else gets a slot; and when one that isn't worth it yet will be."""
+        """Copies of what is worth one, before anything else gets a slot; and when what is overdue will be."""
         look_at = math.inf
         effects: list[Effect] = []
-        for late in self._backups.overdue(now):
+        speeds = {host.name: host.speed for host in self._outlook.known}
+        for late, most_s in self._backups.worth(now, not self._pending, speeds):
             job = late.job
             best = self._best(job, held, without=late.host)
             if best is None:
                 continue
             host = best.host
-            if late.worth_at_s(best.finish) > now:
-                look_at = min(look_at, late.worth_at_s(best.finish))
+            if best.finish > most_s:
+                if late.overdue_at_s <= now:
+                    look_at = min(look_at, late.worth_at_s(best.finish))
             elif held is not None and held.fits(host.name, job):
                 held = None
                 effects.append(self._begin(BackUp, job, best, None, now))
-            elif not host.lacks(job, now):
+            elif host.lacks(job, now):
+                continue
+            elif host.open and host.curve is not None and host.has_room_for_others(now, host.curve.valid_s):
+                effects.append(self._begin(BackUp, job, best, None, now))
+            else:
                 self._outlook.occupy(host, best.start + best.run)
                 wanted.setdefault(host.name, []).append(job)
         return effects, look_at

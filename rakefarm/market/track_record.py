@@ -7,7 +7,8 @@ there, and one that has become faster is believed again after a few.
 
 Predictions of work are seldom better than half as much again, and of jobs that began together those end first that
 were predicted too long: a host would seem fast at first. So what runs and is not overdue counts as done at the host's
-word as far as it has come, and a host that seems less than twice as fast as it says is taken at its word.
+word as far as it has come, and a host that seems neither twice as fast as it says nor half as fast is taken at its
+word: from half a dozen jobs, with other users beside them, nothing finer can be told.
 """
 
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ WORD_WEIGHT_S = 0.1
 """A host's own word weighs as much as having seen it for so long."""
 BELIEVED_FACTOR = 2.0
 """A host may seem faster than its word by so much, and still be taken at that."""
+DOUBTED_FACTOR = 2.0
+"""Or slower by so much."""
 KEPT_SHARE = 0.85
 """What is kept of older work when a job ends."""
 SHORTEST_S = 0.02
@@ -57,7 +60,7 @@ class TrackRecord:
                 on_time_s += max(elapsed_s, 0.0)
         shown = (WORD_WEIGHT_S * said + work_s) / (WORD_WEIGHT_S + seconds)
         if shown < said:
-            return shown
+            return shown if shown * DOUBTED_FACTOR < said else said
         seconds += on_time_s
         shown = (WORD_WEIGHT_S * said + work_s + on_time_s * said) / (WORD_WEIGHT_S + seconds)
         return shown if shown > said * BELIEVED_FACTOR else said

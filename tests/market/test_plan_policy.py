@@ -242,6 +242,58 @@ def test_a_slot_that_our_own_place_in_the_queue_takes_is_not_awarded(plan: PlanP
     assert awards_of(plan.handle(slot_free("a", structs.replace(one_free, version=4)))) == [(1, "a")]
 
 
+def test_what_is_no_hurry_leaves_the_fast_host_to_others(plan: PlanPolicy) -> None:
+    jobs = make_jobs(12.0, 3.0)
+    plan.handle(SetStarted(jobs, facts("fast", "slow", slots=2)))
+    plan.handle(Quoted(jobs[0], "fast", 1.0, 1.0, curve(0.0, 0.0, speed=2.0)))
+    assert waits_of(plan.handle(Quoted(jobs[0], "slow", 1.0, 1.0, curve(0.0, 0.0)))) == ["fast", "slow"]
+    assert awards_of(plan.handle(slot_free("slow", curve(0.0, 0.0, version=2)))) == [(1, "slow")], "3 s, of 6 in all"
+    assert awards_of(plan.handle(slot_free("fast", curve(0.0, 0.0, speed=2.0, version=2)))) == [(0, "fast")]
+
+
+def test_what_would_end_late_at_the_slow_host_is_for_the_fast_one(plan: PlanPolicy) -> None:
+    jobs = make_jobs(12.0, 5.0)
+    plan.handle(SetStarted(jobs, facts("fast", "slow", slots=2)))
+    plan.handle(Quoted(jobs[0], "fast", 1.0, 1.0, curve(0.0, 0.0, speed=2.0)))
+    assert waits_of(plan.handle(Quoted(jobs[0], "slow", 1.0, 1.0, curve(0.0, 0.0)))) == ["fast", "fast"]
+
+
+@pytest.mark.parametrize(("claim", "host"), [(3.0, "bold"), (10.0, "b")])
+def test_a_host_that_claims_to_be_far_faster_than_all_others_has_to_show_it(
+    plan: PlanPolicy, claim: float, host: str
+) -> None:
+    jobs = make_jobs(9.0)
+    plan.handle(SetStarted(jobs, facts("bold", "a", "b", "c")))
+    for name, speed in (("bold", claim), ("a", 1.0), ("c", 1.0)):
+        plan.handle(Quoted(jobs[0], name, 1.0, 1.0, curve(0.0, speed=speed)))
+    assert waits_of(plan.handle(Quoted(jobs[0], "b", 1.0, 1.0, curve(0.0, speed=1.1)))) == [host]
+
+
+@pytest.mark.parametrize(
+    ("slots", "aged_s", "waiting", "awarded"), [(16, 0.0, 0, 2), (7, 0.0, 0, 0), (16, 0.1, 0, 0), (16, 0.0, 1, 0)]
+)
+def test_where_there_is_much_room_and_that_was_just_said_nobody_stands_in_a_queue(
+    plan: PlanPolicy, view: HandView, slots: int, aged_s: float, waiting: int, awarded: int
+) -> None:
+    jobs = make_jobs(3.0, 2.0)
+    plan.handle(SetStarted(jobs, facts("a", "b", slots=slots)))
+    plan.handle(Quoted(jobs[0], "a", 1.0, 1.0, curve(*[0.0] * slots, waiting=waiting)))
+    view.time_s += aged_s
+    effects = plan.handle(Quoted(jobs[0], "b", 1.0, 1.0, curve(9.0, speed=0.1, running=1)))
+    assert len(awards_of(effects)) == awarded and len(waits_of(effects)) == 2 - awarded
+
+
+def test_long_jobs_are_planned_with_the_load_of_all_hosts(plan: PlanPolicy) -> None:
+    """One host is idle just now, and the other, which is faster, has half of its cores busy; that may be the other way
+    round in a moment."""
+    for work_s, host in ((0.5, "idle"), (100.0, "busy")):
+        jobs = make_jobs(work_s)
+        plan.handle(SetStarted(jobs, facts("idle", "busy", slots=2)))
+        plan.handle(Quoted(jobs[0], "idle", 1.0, 1.0, curve(0.0, 0.0)))
+        busy = curve(0.0, 0.0, speed=1.2, busy=2.0)
+        assert waits_of(plan.handle(Quoted(jobs[0], "busy", 1.0, 1.0, busy))) == [host]
+
+
 def test_sending_counts(plan: PlanPolicy, view: HandView) -> None:
     view.transfers["a"] = 5.0
     (job,) = jobs = make_jobs(1.0)
