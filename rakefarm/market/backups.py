@@ -11,7 +11,7 @@ run everything twice.
 Two things make a copy worth it earlier. When no job is left that waits, slots are idle: the jobs that are expected to
 end last, and that would end sooner elsewhere even from the beginning, get copies there, as straggler cloning does
 (Ananthanarayanan et al., "Effective Straggler Mitigation: Attack of the Clones", NSDI 2013). And when a host has shown
-that it is twice as slow as was believed when a job was awarded to it, that job is not waited for, however many
+that it is 1.5 times slower than was believed when a job was awarded to it, that job is not waited for, however many
 copies there are: it is the host that is slow, not the farm.
 """
 
@@ -39,7 +39,7 @@ IDLE_SHARE = 0.8
 """Where slots are idle, a copy is worth it that takes less than this share of what is left."""
 CRITICAL_SHARE = 0.6
 """And has as much to gain as this, of what the job has that can gain most: the others don't end last."""
-DOUBTED_FACTOR = 2.0
+DOUBTED_FACTOR = 1.5
 """A host that has turned out so many times slower than was believed is not waited for."""
 LARGEST_SHARE = 0.1
 """Copies among all awards, rounded up: the first copy is always allowed."""
@@ -151,12 +151,11 @@ class Backups:
         """What may have a copy, and how many seconds that may take at the most: what has most to gain first. `idle`: no
         job waits for a slot; `speeds` are what hosts are believed to be now."""
         found = []
+        may_have_one_more = self._may_have_one_more
         for run in self._watched if idle else self._late_or_doubted(now_s, speeds):
-            if not self._is_alone(run):
-                continue
             slowness = run.speed / speeds.get(run.host, run.speed)
             doubted = slowness >= DOUBTED_FACTOR
-            if not doubted and not self._may_have_one_more:
+            if not (doubted or may_have_one_more) or not self._is_alone(run):
                 continue
             most_s = 0.0
             if doubted or idle:

@@ -43,6 +43,9 @@ class KnownHost(Struct):
     waits_since: float = 0.0  # since when, or since our last turn
     speed: float = 0.0  # the curve's, as far as that has proved true
     rate: float = 0.0  # reference seconds of work that one more action gets done there in a second, as things are
+    top_rate: float = 0.0  # the same, without other users
+    cores: int = 1
+    commands: int = 1  # of the farm there, with one more
     load: float = 0.0  # share of its cores that others keep busy
     is_news: bool = False  # something happened there since its speed was judged
     judge_at_s: float = 0.0  # and from then on time alone changes it
@@ -105,14 +108,15 @@ class KnownHost(Struct):
 
     def note_rate(self) -> None:
         """The speed has been judged, or one more slot is taken."""
-        self.rate = self._rate(self.speed)
+        curve = self.curve
+        assert curve is not None
+        self.cores, self.commands = curve.cores, min(curve.running + self.taken + 1, curve.slots)
+        self.rate, self.top_rate = self._rate(self.speed), self.rate_beside(0.0)
 
     def rate_beside(self, load: float) -> float:
         """The same, with others on such a share of its cores."""
-        curve = self.curve
-        assert curve is not None
-        commands = min(curve.running + self.taken + 1, curve.slots)
-        return rate(self.speed, curve.cores, load * curve.cores, commands)
+        wanted = self.commands / self.cores + load
+        return self.speed if wanted <= 1.0 else self.speed / wanted
 
     def _rate(self, speed: float) -> float:
         curve = self.curve

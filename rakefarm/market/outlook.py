@@ -156,8 +156,7 @@ class Outlook:
             for index, host in enumerate(self.known):
                 factor = host.factors.get(task)
                 if factor is not None and task not in host.refuses:
-                    fastest = host.rate_beside(min(host.load, self._load))
-                    order.append((max(factor, 1.0) / fastest, index, host, max(factor - 1.0, 0.0)))
+                    order.append((max(factor, 1.0) / host.top_rate, index, host, max(factor - 1.0, 0.0)))
             order.sort()
             self._orders[task] = order
         return order

@@ -64,7 +64,7 @@ ANSWERS_S, ANSWERS_SHARE = 0.05, 0.1
 UNSURE_FACTOR = 2.0
 """A guess beside known times is planned as if it were so many times longer: what may turn out the longest of a set
 costs most when it begins late, and at a slow host."""
-SOON_SHARE = 0.6
+SOON_SHARE = 0.5
 """What would end before this share of the set's time is no hurry."""
 ROOM_PER_JOB = 8
 """With so many free slots for each job that is left, jobs are awarded to hosts that have room without a place in their
@@ -320,8 +320,8 @@ class PlanPolicy:
     def _want_more(self, wanted: dict[str, list[Job]], skip: int) -> None:
         """What can't start yet may still wait at the hosts of the plan. Where actions run and all are ours there is no
         need: their end brings a fresh curve."""
-        if len(self._pending) <= skip:
-            return
+        if len(self._pending) <= skip or self._outlook.open_hosts:
+            return  # or what comes after the horizon is next
         shared = {
             host.name
             for host in self._outlook.known

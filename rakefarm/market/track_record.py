@@ -7,7 +7,7 @@ there, and one that has become faster is believed again after a few.
 
 Predictions of work are seldom better than half as much again, and of jobs that began together those end first that
 were predicted too long: a host would seem fast at first. So what runs and is not overdue counts as done at the host's
-word as far as it has come, and a host that seems neither twice as fast as it says nor half as fast is taken at its
+word as far as it has come, and a host that seems neither twice as fast as it says nor 1.5 times slower is taken at its
 word: from half a dozen jobs, with other users beside them, nothing finer can be told.
 """
 
@@ -19,7 +19,7 @@ WORD_WEIGHT_S = 0.1
 """A host's own word weighs as much as having seen it for so long."""
 BELIEVED_FACTOR = 2.0
 """A host may seem faster than its word by so much, and still be taken at that."""
-DOUBTED_FACTOR = 2.0
+DOUBTED_FACTOR = 1.5
 """Or slower by so much."""
 KEPT_SHARE = 0.85
 """What is kept of older work when a job ends."""
