@@ -183,6 +183,7 @@ class ClientSettings(Struct, frozen=True):
     result_cache: Directory = ""
     result_cache_size: int = 5 << 30
     ship_toolchain: bool = False
+    fresh: bool = False
     key_file: str = ""
     key_name: str = ""
     tls_certificate: str = ""

@@ -283,6 +283,22 @@ def start_background(
         )
 
 
+def start_quiet(arguments: Sequence[str], environment: Mapping[str, str], path: str) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own, its input empty; the file at `path` has what it says, and nothing from
+    before. Raises OSError."""
+    import subprocess
+
+    with open(path, "wb") as file:
+        return subprocess.Popen(
+            arguments,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 def start_with_pipes(arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     """Start a program in a session of its own, which no terminal signals; all its streams are pipes of ours. Raises
     OSError."""

@@ -243,7 +243,7 @@ class EnginePlacer:
             report.bytes_sent = engine.blobs.supply(described.sources, lambda _: tell("sending"))
             report.bytes_saved = max(0, sum([content.size for content in described.sources]) - report.bytes_sent)
             tell("queued")
-            response = engine.execute(described, action.repeatable, tell)
+            response = engine.execute(described, action.repeatable and not self._settings.fresh, tell)
             self._judge(job, described, response, report)
             if report.outcome is Outcome.SUCCEEDED and response.result.output_files:
                 tell("receiving")

@@ -48,7 +48,7 @@ class PolicyGuard:
 
     def _replace(self, why: str) -> Sequence[market.Effect]:
         name = type(self._policy).__name__
-        text = f"the award policy {name} is replaced by '{DEFAULT}' for the rest of this build: {why}"
+        text = f"the award policy {name} {REPLACED}: {why}"
         self._stream.emit(Notice(level="warning", text=text))
         self._policy, self._is_default = POLICIES[DEFAULT](self._view), True
         return self._policy.handle(self._restart())

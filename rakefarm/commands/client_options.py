@@ -113,8 +113,9 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
         changes["seed"] = int(options.seed)
     if key_file := options.key_file or environ.get("RAKEFARM_KEY_FILE"):
         changes["key_file"] = key_file
-    if options.insecure:
-        changes["insecure"] = True
+    for name in ("insecure", "fresh"):
+        if getattr(options, name, False):
+            changes[name] = True
     if environ.get("RAKEFARM_RESULT_CACHE") or environ.get("RAKEFARM_RESULT_CACHE_SIZE"):
         from rakefarm.result_cache import place_of
 

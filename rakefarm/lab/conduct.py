@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rakefarm.client.policies import find_policy
 from rakefarm.lab import experiment as runner
 from rakefarm.lab import page, plots
+from rakefarm.lab.blocks import unequal_blocks
 from rakefarm.lab.comparisons import Comparison, compare
 from rakefarm.lab.draw import LabError
 from rakefarm.lab.plan_file import read_plan
@@ -39,16 +40,21 @@ def conduct(plan_path: str, modes: tuple[str, ...], directory: str, jobs: int) -
         comparisons = compare(rows, experiment.plan.baseline or experiment.plan.policies[0], factors)
         lines = page.summaries(rows, factors)
         names = plots.draw_all(rows, actions, directory)
-        text = page.render(runner.manifest_of(experiment, modes), lines, comparisons, names, directory)
+        unequal = unequal_blocks(rows, factors)
+        text = page.render(runner.manifest_of(experiment, modes), lines, comparisons, names, unequal, directory)
         runner.write_whole(os.path.join(directory, "index.html"), text)
     except OSError as error:
         raise LabError(f"{error.filename or directory}: {error.strerror}") from error
     _print_tables(lines, comparisons)
+    for line in unequal:
+        print(f"not alike: {line}")
     print(f"{len(rows)} runs; results and page: {os.path.join(directory, 'index.html')}")
     return 1 if any(int(str(row["lost"])) for row in rows) else 0
 
 
 def _print_tables(lines: Sequence[dict[str, str]], comparisons: Sequence[Comparison]) -> None:
+    if any(line["mode"] == "farm" for line in lines):
+        print("farm: real servers on this machine that stand for the hosts (emulated)")
     for line in lines:
         measures = "  ".join(f"{name} {line[name]}" for name in page.SHOWN)
         print(f"{line['mode']}  {line['cell']}  {line['policy']}: {measures}  p95 {line['p95']}  lost {line['lost']}")

@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-from types import FrameType
 
 from msgspec import structs
 
@@ -11,6 +10,7 @@ from rakefarm.exitcodes import ExitStatus
 from rakefarm.lab.draw import LabError, draw
 from rakefarm.lab.emulation import EmulatedFarm, compile_work, describe
 from rakefarm.lab.scenario import Fault, Foreign, Scenario
+from rakefarm.lab.told import Told, raising_when_told
 
 QUIET = Foreign("none")
 BUSY = Foreign("onoff", level=0.5, on_s=1e9, off_s=1e9)
@@ -39,22 +39,12 @@ def scenario_of(hosts: int, profile: tuple[str, ...]) -> Scenario:
     return structs.replace(farm, faults=tuple(faults))
 
 
-class _Told(BaseException):
-    """A signal has come, at whatever we were."""
-
-
 def serve(hosts: int, profile: tuple[str, ...], seed: int) -> int:
     """Start them, say where they are, and wait for a signal; answers the exit status. Raises LabError."""
     drawn = draw(scenario_of(hosts, profile), seed)
 
-    def told(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # we are ending already
-        raise _Told(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, told)
     try:
-        with tempfile.TemporaryDirectory(prefix="rakefarm-lab-") as directory:
+        with raising_when_told(), tempfile.TemporaryDirectory(prefix="rakefarm-lab-") as directory:
             os.chmod(directory, 0o711)  # nosec B103 # commands find their program below it, whatever their uids
             with EmulatedFarm(drawn.hosts, compile_work(directory), directory) as farm:
                 print("emulated hosts, with declared cores and speeds; `work SECONDS TAG` takes its time there, asleep")
@@ -64,5 +54,5 @@ def serve(hosts: int, profile: tuple[str, ...], seed: int) -> int:
                 farm.begin_faults()
                 while True:
                     signal.pause()
-    except _Told as end:
-        return int(ExitStatus.INTERRUPTED if end.args[0] == signal.SIGINT else ExitStatus.OK)
+    except Told as end:
+        return end.status if end.number == signal.SIGINT else int(ExitStatus.OK)

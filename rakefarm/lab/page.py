@@ -40,9 +40,10 @@ def render(
     lines: Sequence[Mapping[str, str]],
     comparisons: Sequence[Comparison],
     plots: Sequence[str],
+    unequal: Sequence[str],
     directory: str,
 ) -> str:
-    """The page's text. Raises LabError when Jinja is missing, OSError when a plot is."""
+    """The page's text; `unequal` are lines about blocks whose runs were not made alike. Raises LabError when Jinja is missing, OSError when a plot is."""
     try:
         import jinja2
         from markupsafe import Markup
@@ -69,5 +70,6 @@ def render(
         shown=SHOWN,
         comparisons=comparisons,
         figures=figures,
+        unequal=unequal,
         emulated="farm" in str(manifest["modes"]),
     )
