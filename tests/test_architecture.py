@@ -18,8 +18,8 @@ SHARED_DATA = {"rakefarm.market.curve", "rakefarm.market.curve.Curve"}
 SIMULATION = {
     f"lab/{name}.py"
     for name in (
-        "attempt", "clairvoyant", "client", "draw", "foreign", "host", "launches", "memory", "network", "scenario",
-        "timeline", "world",
+        "attempt", "clairvoyant", "client", "draw", "foreign", "host", "launches", "memory", "network", "recorded_build",
+        "recorded_choices", "remodel", "replay", "scenario", "timeline", "world",
     )
 }  # fmt: skip
 OWNERS = {
