@@ -112,18 +112,26 @@ def begun_runs(reader: LedgerReader) -> dict[str, str]:
 
 def read_run(reader: LedgerReader, run_id: str) -> tuple[list[Event], int]:
     """The events of one build, and how many lines were none."""
-    events: list[Event] = []
+    runs, foreign = read_runs(reader, [run_id])
+    return runs[run_id], foreign
+
+
+def read_runs(reader: LedgerReader, run_ids: Iterable[str]) -> tuple[dict[str, list[Event]], int]:
+    """The same of several, in one go."""
+    runs: dict[str, list[Event]] = {run_id: [] for run_id in run_ids}
     foreign = 0
     for record in reader:
-        if record.get("run_id") == run_id:
-            try:
-                event = event_of(record)
-            except NoEvent:
-                foreign += 1
-                continue
-            if event is not None:
-                events.append(event)
-    return events, reader.skipped + foreign
+        events = runs.get(str(record.get("run_id")))
+        if events is None:
+            continue
+        try:
+            event = event_of(record)
+        except NoEvent:
+            foreign += 1
+            continue
+        if event is not None:
+            events.append(event)
+    return runs, reader.skipped + foreign
 
 
 def read_events(file: BinaryIO) -> Iterator[Event]:

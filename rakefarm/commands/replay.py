@@ -71,13 +71,13 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _others(reader: LedgerReader, run_ids: list[str]) -> list["RecordedBuild"]:
     """Those of these builds that tell enough."""
-    from rakefarm.client.recorded import read_run
+    from rakefarm.client.recorded import read_runs
     from rakefarm.lab.recorded_build import NotTold, recorded_build
 
     found = []
-    for run_id in run_ids:
+    for events in read_runs(reader, run_ids)[0].values():
         try:
-            found.append(recorded_build(read_run(reader, run_id)[0]))
+            found.append(recorded_build(events))
         except NotTold:
             continue
     return found

@@ -9,14 +9,17 @@ from rakefarm.lab import page, plots
 from rakefarm.lab.blocks import unequal_blocks
 from rakefarm.lab.comparisons import Comparison, compare
 from rakefarm.lab.draw import LabError
+from rakefarm.lab.parquet import find_arrow, write_parquet
 from rakefarm.lab.plan_file import read_plan
 from rakefarm.lab.progress import shown
 from rakefarm.server.bid_guard import find_bid
 
 
-def conduct(plan_path: str, modes: tuple[str, ...], directory: str, jobs: int) -> int:
-    """Run what of it has not been run, write all results, print a table; answers the exit status, 1 when an action was
-    lost. Raises LabError, PolicyFailed or ConfigError."""
+def conduct(plan_path: str, modes: tuple[str, ...], directory: str, jobs: int, parquet: bool = False) -> int:
+    """Run what of it has not been run, write all results, as Parquet too if that is wanted, print a table; answers the
+    exit status, 1 when an action was lost. Raises LabError, PolicyFailed or ConfigError."""
+    if parquet:
+        find_arrow()  # before the first of many runs
     experiment = read_plan(plan_path)
     for policy in experiment.plan.policies:
         find_policy(policy)
@@ -36,6 +39,9 @@ def conduct(plan_path: str, modes: tuple[str, ...], directory: str, jobs: int) -
             with shown("on emulated hosts") as done:
                 run_on_farm(real, directory, done)
         rows, actions = runner.gather(runs, directory)
+        if parquet:
+            write_parquet(rows, os.path.join(directory, "runs.parquet"))
+            write_parquet(actions, os.path.join(directory, "actions.parquet"))
         factors = list(experiment.plan.factors)
         comparisons = compare(rows, experiment.plan.baseline or experiment.plan.policies[0], factors)
         lines = page.summaries(rows, factors)
