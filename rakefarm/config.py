@@ -65,11 +65,14 @@ Cores = Meta(ge=0, le=4096)
 
 class Emulation(Struct, frozen=True):
     """A pretended machine, for experiments: what to say instead of what psutil says. 0 cores: none of this; 0 speed: as
-    learned."""
+    learned. `load` is a file of lines "TIME CORES": from when on (seconds of the monotonic clock) others keep so many
+    busy, instead of `busy_cores`; it is sampled every `sample_s` seconds (0: as a real machine is)."""
 
     cores: Annotated[int, Cores] = 0
     speed: Annotated[float, Rule(lambda value: value == 0 or 0.02 <= value <= 50.0, "0, or from 0.02 to 50")] = 0.0
     busy_cores: Annotated[float, Cores] = 0.0
+    load: Directory = ""
+    sample_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 0.0
 
 
 class Limits(Struct, frozen=True):

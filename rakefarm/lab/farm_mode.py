@@ -67,7 +67,7 @@ def run_real(drawn: Drawn, policy: str, program: str, scratch: str) -> tuple[Out
     """One build by all clients on fresh servers, and how busy this machine was (0 to 1). Raises LabError."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=scratch) as place:
         os.chmod(place, 0o711)  # nosec B103 # the same
-        with EmulatedFarm(drawn.hosts, program, place) as farm:
+        with EmulatedFarm(drawn.hosts, program, place, drawn.scenario.sample_s) as farm:
             directories = [_write_client(place, number, client, drawn) for number, client in enumerate(drawn.clients)]
             patience_s = PATIENCE_S + PATIENCE * refer(drawn).bound_s
             started_s, busy = _build(farm, directories, policy, drawn, patience_s)
@@ -115,7 +115,7 @@ def _build(
             variables = {**bare_environment(os.environ), **state}
             clients.append(process.start_background(words, variables, error=os.path.join(directory, "said")))
         started_s, before = _start_together(directories, clients, drawn.clients), processor_time()
-        farm.begin_faults()
+        farm.begin()
         for client in clients:
             process.wait_at_most(client, max(0.0, started_s + patience_s - time.monotonic()))
         return started_s, busy_share(before, processor_time())

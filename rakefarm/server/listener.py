@@ -159,7 +159,8 @@ class Listener:
         from rakefarm.server.load import Sampler
 
         sampler = Sampler(self._settings.emulate)
-        next_sample = time.monotonic() + PERIOD_S  # a sample tells of the time before it
+        period_s = self._settings.emulate.sample_s or PERIOD_S
+        next_sample = time.monotonic() + min(period_s, PERIOD_S)  # a sample tells of the time before it
         sampled = False
         deadline = time.monotonic() + BOOT_S
         announced = False
@@ -170,7 +171,7 @@ class Listener:
                 running = self._scoreboard.commitments().running if self._settings.emulate.cores else 0
                 self._scoreboard.publish_load(sampler.sample(running), now)
                 self._door.look(now)
-                next_sample, sampled = now + PERIOD_S, True
+                next_sample, sampled = now + period_s, True
             for number in self._wait(next_sample, accepting=announced and drain_until is None):
                 if number == signal.SIGHUP:
                     self._read_again()
