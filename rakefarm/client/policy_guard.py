@@ -8,6 +8,8 @@ from rakefarm.market import policy as market
 from rakefarm.market.policies import DEFAULT, POLICIES
 
 SLOW_S = 1e-3
+REPLACED = f"is replaced by '{DEFAULT}' for the rest of this build"
+"""What is said of a policy then, by which it is known that a build was not all its own."""
 SLOW_CALLS = 20
 """So many calls in a row of more than a millisecond of processor time, and a policy is too slow."""
 

@@ -25,16 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of a bench, and those of a build that make sense in one."""
     parser.add_argument("rakefile", nargs="?", metavar="RAKEFILE", help="what is built (default: Rakefile)")
     parser.add_argument(
-        "--policies", metavar="A,B[,C]", required=True, help="what is compared; the first is what the others are held against"
+        "--policies",
+        metavar="A,B[,C]",
+        required=True,
+        help="what is compared; the first is what the others are held against",
     )
     parser.add_argument("--repeat", metavar="N", default="10", help="builds with each policy (default: 10)")
     parser.add_argument(
-        "--warm-up", metavar="N", default="1", help="builds with each policy before that, which don't count (default: 1)"
+        "--warm-up",
+        metavar="N",
+        default="1",
+        help="builds with each policy before that, which don't count (default: 1)",
     )
     parser.add_argument("--prepare", metavar="COMMAND", help="run this in the build's directory before each build")
-    parser.add_argument("--json", metavar="FILE", help="write all runs and what they show as JSON; -: to standard output")
-    parser.add_argument("--keep-ledger", metavar="DIR", help="keep the ledger of these builds, for replay and calibrate")
-    parser.add_argument("--seed", metavar="N", default="1", help="another order of the builds, and other draws in each round")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write all runs and what they show as JSON; -: to standard output"
+    )
+    parser.add_argument(
+        "--keep-ledger", metavar="DIR", help="keep the ledger of these builds, for replay and calibrate"
+    )
+    parser.add_argument(
+        "--seed", metavar="N", default="1", help="another order of the builds, and other draws in each round"
+    )
     parser.add_argument("-C", "--directory", metavar="DIR", help="build in DIR")
     parser.add_argument("-j", "--jobs", metavar="N", help="actions at one time (default: the farm's slots)")
     parser.add_argument("--hosts", metavar="LIST", help="hosts to use instead of the Rakefile's")
@@ -58,8 +70,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     bench = _bench(options)
     _check(options, bench, environ)
     try:
-        with raising_when_told(), progress("builds") as done:
-            runs = run_bench(bench, environ, done)
+        with raising_when_told() as ending, progress("builds") as done:
+            runs = run_bench(bench, environ, done, ending)
     except BenchFailed as error:
         standard.say(f"rakefarm: error: {error}")
         return error.status

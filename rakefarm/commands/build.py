@@ -65,7 +65,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
     parser.add_argument(
-        "--fresh", action="store_true", help="have every action run: take no result that a host has kept of an earlier run"
+        "--fresh",
+        action="store_true",
+        help="have every action run: take no result that a host has kept of an earlier run",
     )
     view.add_arguments(parser)
     parser.add_argument(

@@ -21,7 +21,10 @@ OTHERS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of a replay."""
     parser.add_argument(
-        "ledger", nargs="?", metavar="LEDGER", help="a ledger, or what --json=FILE has written (default: this user's ledger)"
+        "ledger",
+        nargs="?",
+        metavar="LEDGER",
+        help="a ledger, or what --json=FILE has written (default: this user's ledger)",
     )
     parser.add_argument(
         "--policy", metavar="NAME", action="append", required=True, help="what decides it again; may be repeated"

@@ -29,6 +29,7 @@ from rakefarm import process
 from rakefarm.client.experience import state_directory
 from rakefarm.client.policy_guard import REPLACED
 from rakefarm.lab.blocks import busy_share, in_turn, processor_time
+from rakefarm.lab.told import Ending
 from rakefarm.process import Exited
 
 STOP_S = 15.0
@@ -78,16 +79,18 @@ class Run(Struct, frozen=True):
 Done = Callable[[int, int], object]
 
 
-def run_bench(bench: Bench, environ: Mapping[str, str], done: Done) -> list[Run]:
-    """All builds. Raises BenchFailed with the first that does not succeed, OSError, and what a signal raises: whatever
-    ends it, no build of ours is left running."""
+def run_bench(bench: Bench, environ: Mapping[str, str], done: Done, ending: Ending) -> list[Run]:
+    """All builds. Raises BenchFailed with the first that does not succeed, OSError, and Told: whatever ends it, no
+    build of ours is left running."""
     total = len(bench.policies) * (bench.warm_up + bench.repeat)
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="rakefarm-bench-") as scratch:
         state = os.path.join(scratch, "state")
         os.makedirs(os.path.join(state, "rakefarm"), mode=0o700)
         _copy(os.path.join(state_directory(environ), "history"), os.path.join(state, HISTORY))
-        builds = _Builds(bench, {**environ, "XDG_STATE_HOME": state, "RAKEFARM_RESULT_CACHE_SIZE": "0"}, scratch)
+        builds = _Builds(
+            bench, {**environ, "XDG_STATE_HOME": state, "RAKEFARM_RESULT_CACHE_SIZE": "0"}, scratch, ending
+        )
         for number in range(bench.warm_up):
             for index, policy in enumerate(bench.policies):
                 done(number * len(bench.policies) + index, total)
@@ -116,8 +119,9 @@ def _copy(source: str, target: str) -> None:
 
 
 class _Builds:
-    def __init__(self, bench: Bench, environ: Mapping[str, str], scratch: str) -> None:
+    def __init__(self, bench: Bench, environ: Mapping[str, str], scratch: str, ending: Ending) -> None:
         self._bench = bench
+        self._ending = ending
         self._environ = environ
         self._events = os.path.join(scratch, "events")
         self._said = os.path.join(scratch, "said")
@@ -131,8 +135,10 @@ class _Builds:
         seed = self._bench.seed + max(number, 0)
         words += [f"--seed={seed}", "--progress", "none", f"--json={self._events}"]
         before, started_s = processor_time(), time.monotonic()
-        child = process.start_quiet(words, self._environ, self._said)
+        with self._ending.held():
+            child = process.start_quiet(words, self._environ, self._said)
         try:
+            self._ending.check()
             status = child.wait()
         finally:
             if child.poll() is None:  # we are told to end, and it is in a session of its own

@@ -69,7 +69,12 @@ def evaluate(bench: Bench, runs: Sequence[Run]) -> Shown:
     ]
     timings = [
         Timing(
-            policy, len(mine), float(np.median(mine)), float(np.percentile(mine, 95)), float(min(mine)), float(max(mine))
+            policy,
+            len(mine),
+            float(np.median(mine)),
+            float(np.percentile(mine, 95)),
+            float(min(mine)),
+            float(max(mine)),
         )
         for policy, mine in times.items()
     ]

@@ -88,7 +88,9 @@ class EmulatedFarm:
                 if not line.startswith("listening on "):
                     raise LabError(f"{host.name} of the emulated farm did not start")
                 addresses.append(line.split()[2])
-            self.addresses = self._delayed(addresses) if any(host.round_trip_s for host in self.hosts) else tuple(addresses)
+            self.addresses = (
+                self._delayed(addresses) if any(host.round_trip_s for host in self.hosts) else tuple(addresses)
+            )
         except BaseException:
             self._end()
             raise
@@ -106,7 +108,9 @@ class EmulatedFarm:
         words = [_compile("relay", self._directory)]
         for host, address in zip(self.hosts, addresses, strict=True):
             words += [address.rpartition(":")[2], str(round(host.round_trip_s / 2 * 1e6))]
-        self._relay = process.start_background(words, dict(os.environ), error=os.path.join(self._directory, "relay-said"))
+        self._relay = process.start_background(
+            words, dict(os.environ), error=os.path.join(self._directory, "relay-said")
+        )
         assert self._relay.stdout is not None
         ports = [self._relay.stdout.readline().decode("ascii", "replace").strip() for _ in addresses]
         if not all(ports):
@@ -128,7 +132,11 @@ class EmulatedFarm:
     def _write_load(self, host: HostSpec, started_s: float) -> None:
         """What others keep busy there, from then on; before, and for good if that is never, as at the beginning."""
         lines, time_s = [f"0 {host.foreign.at(0.0)}\n"], 0.0
-        while started_s < math.inf and (time_s := host.foreign.next_change_s(time_s)) < LONGEST_LOAD_S and len(lines) < MOST_CHANGES:
+        while (
+            started_s < math.inf
+            and (time_s := host.foreign.next_change_s(time_s)) < LONGEST_LOAD_S
+            and len(lines) < MOST_CHANGES
+        ):
             lines.append(f"{started_s + time_s:.6f} {host.foreign.at(time_s)}\n")
         path = os.path.join(self._directory, host.name, "bin", "load")
         with open(path + "-new", "w", encoding="ascii") as file:

@@ -43,7 +43,8 @@ def render(
     unequal: Sequence[str],
     directory: str,
 ) -> str:
-    """The page's text; `unequal` are lines about blocks whose runs were not made alike. Raises LabError when Jinja is missing, OSError when a plot is."""
+    """The page's text; `unequal` are lines about runs that were not made alike. Raises LabError when Jinja is missing,
+    OSError when a plot is."""
     try:
         import jinja2
         from markupsafe import Markup

@@ -19,8 +19,8 @@ class NotTold(Exception):
 
 
 class RecordedAction(Struct, frozen=True):
-    """A remote action that ran: times are seconds since the first set with such began; `expected_s` what it was expected
-    to take on a core of speed 1 (None: not told)."""
+    """A remote action that ran: times are seconds since the first set with such began; `expected_s` what it was
+    expected to take on a core of speed 1 (None: not told)."""
 
     number: int
     command: str
@@ -38,7 +38,7 @@ class RecordedAction(Struct, frozen=True):
 
 
 class RecordedSet(Struct, frozen=True):
-    """A set with remote actions: when it began, when the last of what ran here meanwhile had ended, and when all had."""
+    """A set with remote actions: when it began, when the last of what ran here had ended, and when all had."""
 
     began_s: float
     local_end_s: float

@@ -1,4 +1,4 @@
-"""A recorded build as a scenario of the simulator: what its ledger tells is taken as it is, what it doesn't is modelled.
+"""A recorded build as a scenario of the simulator: what its ledger tells is taken as it is, the rest is modelled.
 
     work of an action   the seconds that it ran, at the rate that its host gave each of those that ran there then
     host                cores, slots and speed as it said; its true speed by the evidence where that is far off
@@ -6,15 +6,16 @@
     way to it           fixed cost and bandwidth as seen in this build; another host would lack the same inputs
     sets                what ran here meanwhile lasts as long as it did, and so do the pauses between sets
 
-Prices are those of the default bid without surcharges. Needs, memory, disks and the network's own load are not modelled.
-Which actions' times were known beforehand is told by `expected_s`; where several different commands were expected to
-take exactly the same, that was the average of their kind, a guess.
+Prices are those of the default bid without surcharges. Needs, memory, disks and the network's own load are not
+modelled. Which actions' times were known beforehand is told by `expected_s`; where several different commands were
+expected to take exactly the same, that was the average of their kind, a guess.
 """
 
 import bisect
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -53,7 +54,9 @@ class Model(Struct, frozen=True):
 
 def remodel(build: RecordedBuild, seed: int) -> Model:
     """The model of that build."""
-    hosts, work_s, honesty = [], {}, {}
+    hosts: list[HostSpec] = []
+    work_s: dict[int, float] = {}
+    honesty: dict[str, float] = {}
     for host in build.hosts:
         mine = [action for action in build.actions if action.host == host.name]
         foreign = _foreign(host, mine)
@@ -67,7 +70,11 @@ def remodel(build: RecordedBuild, seed: int) -> Model:
         arrives_s=0.0,
         sets=tuple([tuple([_spec(action, work_s[action.number]) for action in each.actions]) for each in build.sets]),
         history=tuple(
-            [(_signature(each), Experience(known[each.number], _inputs(each), 0, 1)) for each in actions if each.number in known]
+            [
+                (_signature(each), Experience(known[each.number], _inputs(each), 0, 1))
+                for each in actions
+                if each.number in known
+            ]
         ),
         here=_here(build),
     )
@@ -163,7 +170,7 @@ def _work(mine: Sequence[RecordedAction], host: RecordedHost, foreign: Steps) ->
     changes.subtract([end for _, end in spans.values()])
     done, sums, running = 0.0, [0.0], 0
     speed, cores = host.samples[-1].speed, host.samples[-1].cores
-    for moment, following in zip(moments, moments[1:], strict=False):
+    for moment, following in pairwise(moments):
         running += changes[moment]
         done += (following - moment) * rate(speed, cores, foreign.at(max(moment, 0.0)), max(running, 1))
         sums.append(done)

@@ -10,9 +10,10 @@ from rakefarm.lab.replay import Errors, Replay, Replayed, differing
 
 MOST_ROWS = 20
 COMMAND = 60
-MODELLED = """modelled: cores shared by their commands and foreign load, slots, queues, turns, the way to each host; foreign load as
-the hosts said it, from sample to sample; the work of each action from the seconds that it ran. Not modelled: needs,
-memory, disks, surcharges of prices, other builds' decisions, and what only another choice would have met.
+MODELLED = """\
+modelled: cores shared by their commands and foreign load, slots, queues, turns, the way to each host; foreign load
+as the hosts said it, from sample to sample; the work of each action from the seconds that it ran. Not modelled:
+needs, memory, disks, surcharges of prices, other builds' decisions, and whatever only another choice would have met.
 """
 
 
