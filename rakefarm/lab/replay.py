@@ -1,11 +1,10 @@
 """A recorded build decided again, offline, by the policies themselves; and how far the model is to be believed.
 
 Modelled makespans are compared with each other, never with the recorded one: the recorded choices go through the model
-as well. How far that is from what was recorded is the model's error, and a difference within it shows nothing.
-
-The work of an action comes from its own time, so the error on the recorded choices is that of waiting, sharing and
-sending. What an action would take on another host rests on the speeds of the two. Where other builds of the same ledger
-ran the same commands elsewhere, that is held against them.
+as well. The work of an action comes from its own time, so their error is that of waiting, sharing and sending. What an
+action would take on another host rests on the speeds of the two; where other builds of the same ledger ran the same
+commands elsewhere, that is held against them. A difference within either error (of the makespan, and the median on
+another host) shows nothing.
 """
 
 import math
@@ -37,7 +36,8 @@ class Errors(Struct, frozen=True):
 
 class Replayed(Struct, frozen=True):
     """What a policy decides in the model: the host of each action, by its number in the build; and the makespan
-    (seconds, None: not all of it was done), `ratio` of the recorded choices' in the model."""
+    (seconds, None: not all of it was done), `ratio` to that of the recorded choices in the model; whether that is more
+    than the model's errors."""
 
     policy: str
     hosts: dict[int, str]
@@ -64,13 +64,16 @@ def replay(build: RecordedBuild, others: Sequence[RecordedBuild], policies: Sequ
     given = choices_of(build)
     again = simulate(model.drawn, RECORDED, lambda view: RecordedChoices(view, given), BIDS[DEFAULT])
     modelled_s = _makespan(again)
+    moved = _moved(model, others)
+    off = abs(math.log(modelled_s / build.makespan_s)) if modelled_s else math.inf
+    doubt = max(off, moved.median if moved else 0.0)
     return Replay(
         build,
         model,
         modelled_s,
         _error(model, again),
-        _moved(model, others),
-        tuple([_replayed(build, model, policy, modelled_s) for policy in policies]),
+        moved,
+        tuple([_replayed(model, policy, modelled_s, doubt) for policy in policies]),
     )
 
 
@@ -83,19 +86,18 @@ def _won(outcome: Outcome) -> dict[int, Attempt]:
     return {each.action: each for each in outcome.attempts if each.outcome == "succeeded"}
 
 
-def _replayed(build: RecordedBuild, model: Model, policy: str, modelled_s: float | None) -> Replayed:
+def _replayed(model: Model, policy: str, modelled_s: float | None, doubt: float) -> Replayed:
     outcome = simulate(model.drawn, policy, find_policy(policy), BIDS[DEFAULT])
     won, makespan_s = _won(outcome), _makespan(outcome)
     hosts = {action.number: won[number].host for number, action in enumerate(model.actions, 1) if number in won}
     ratio = makespan_s / modelled_s if makespan_s and modelled_s else None
-    error = abs(math.log(modelled_s / build.makespan_s)) if modelled_s else math.inf
     return Replayed(
         policy=policy,
         hosts=hosts,
         makespan_s=makespan_s,
         ratio=ratio,
         differing=sum(hosts.get(action.number) != action.host for action in model.actions),
-        shown=ratio is not None and abs(math.log(ratio)) > error,
+        shown=ratio is not None and abs(math.log(ratio)) > doubt,
     )
 
 

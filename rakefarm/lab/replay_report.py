@@ -44,11 +44,16 @@ def show(found: Replay, all_rows: bool, environ: Mapping[str, str], stdout: Text
 
 
 def _size_text(build: RecordedBuild) -> str:
-    parts = [f"{len(build.actions)} actions in {len(build.sets)} sets on {len(build.hosts)} hosts"]
+    sizes = _count(len(build.actions), "action"), _count(len(build.sets), "set"), _count(len(build.hosts), "host")
+    parts = ["{} in {} on {}".format(*sizes)]
     parts += [f"{build.local} ran here"] * (build.local > 0)
-    parts += [f"{build.wasted} awards came to nothing, and are not repeated"] * (build.wasted > 0)
-    parts += [f"{build.copies} copies"] * (build.copies > 0)
+    parts += [f"{_count(build.wasted, 'award')} came to nothing, and not repeated"] * (build.wasted > 0)
+    parts += [f"{_count(build.copies, 'copy', 'copies')}"] * (build.copies > 0)
     return ", ".join(parts)
+
+
+def _count(number: int, word: str, words: str = "") -> str:
+    return f"{number} {word if number == 1 else words or word + 's'}"
 
 
 def _seconds(seconds: float | None) -> str:
