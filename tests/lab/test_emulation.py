@@ -3,7 +3,6 @@
 import math
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -36,19 +35,33 @@ def run_work(place: Path, count: int, seconds: float) -> list[float]:
     log = place / "log"
     log.unlink(missing_ok=True)
     running = [subprocess.Popen([place / "work", str(seconds), str(tag)]) for tag in range(count)]
-    assert [each.wait(20) for each in running] == [0] * count
+    assert [each.wait(60) for each in running] == [0] * count
     lines = [line.split() for line in log.read_text().splitlines()]
     return [float(end) - float(start) for _, start, end in lines]
 
 
+def shortest(measure: Callable[[], float], least: float, most: float) -> None:
+    """It is never less than `least`, and not more than `most` once the machine has a moment for it."""
+    took = []
+    for _ in range(12):
+        took.append(measure())
+        assert took[-1] >= least
+        if took[-1] <= most:
+            return
+    raise AssertionError(f"{took}, all above {most}")
+
+
 def test_commands_share_the_cores_that_there_are(place: Path) -> None:
     (place / "speed").write_text("2 2 8\n")
-    assert run_work(place, 2, 0.6) == pytest.approx([0.3, 0.3], abs=0.08)
-    began = time.monotonic()
-    took = run_work(place, 8, 0.8)
-    # 6.4 s of work for two cores that do 2 in a second each; not all begin at once.
-    assert 1.6 <= time.monotonic() - began < 2.2
-    assert min(took) > 0.8, "alone each takes 0.4"
+    shortest(lambda: max(run_work(place, 2, 0.6)), 0.3, 0.4)
+
+    def together() -> float:
+        began = time.monotonic()
+        run_work(place, 8, 0.8)
+        return time.monotonic() - began
+
+    # 6.4 s of work for two cores that do 2 in a second each; who comes is noticed by the others a moment later.
+    shortest(together, 1.5, 2.2)
 
 
 def test_who_was_killed_takes_no_share(place: Path) -> None:
@@ -61,16 +74,20 @@ def test_who_was_killed_takes_no_share(place: Path) -> None:
     for each in killed:
         each.kill()
         each.wait()
-    assert run_work(place, 1, 0.3) == pytest.approx([0.3], abs=0.08)
+    shortest(lambda: run_work(place, 1, 0.3)[0], 0.3, 0.4)
 
 
 def test_foreign_load_that_changes_slows_a_command_from_then_on(place: Path) -> None:
     (place / "speed").write_text("1 1 1\n")
     (place / "load").write_text("0 0\n")
-    assert run_work(place, 1, 0.4) == pytest.approx([0.4], abs=0.08)
-    # Half a core is left after 0.2 s: the other 0.2 s of work take twice as long.
-    (place / "load").write_text(f"0 0\n{time.monotonic() + 0.2:.6f} 1\n")
-    assert run_work(place, 1, 0.4) == pytest.approx([0.6], abs=0.12)
+    shortest(lambda: run_work(place, 1, 0.4)[0], 0.4, 0.5)
+
+    def slowed() -> float:
+        """Half a core is left after 0.2 s: the other 0.2 s of work take twice as long."""
+        (place / "load").write_text(f"0 0\n{time.monotonic() + 0.2:.6f} 1\n")
+        return run_work(place, 1, 0.4)[0]
+
+    shortest(slowed, 0.55, 0.66)
 
 
 def test_a_server_tells_of_the_load_that_it_pretends(tmp_path: Path) -> None:
@@ -125,16 +142,16 @@ def test_a_relay_delays_each_way(
         for end in (here, there):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.settimeout(10)
-        took = []
-        for _ in range(20):
+
+        def there_and_back() -> float:
             began = time.monotonic()
             here.sendall(b"?")
             assert there.recv(10) == b"?"
             there.sendall(b"!")
             assert here.recv(10) == b"!"
-            took.append(time.monotonic() - began)
-    assert min(took) >= round_trip_s
-    assert statistics.median(took) < round_trip_s + 0.01
+            return time.monotonic() - began
+
+        shortest(there_and_back, round_trip_s, round_trip_s + 0.003)
 
 
 def test_a_relay_carries_everything_and_the_end(
