@@ -17,7 +17,7 @@ audit:
 	$(PYTHON) -m pip_audit --local --skip-editable
 
 check-slow:
-	$(PYTHON) -m pytest -m "slow or peer or abuse or slurm" --timeout 600
+	$(PYTHON) -m pytest -m "slow or peer or abuse or slurm or engine" --timeout 600
 	$(PYTHON) benchmarks/identical.py
 	$(PYTHON) benchmarks/real_projects.py
 	$(PYTHON) benchmarks/torture.py

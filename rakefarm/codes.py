@@ -66,6 +66,9 @@ class Code(Enum):
     ISOLATION = "RF128", "less isolation than is required", "rakeserver --selftest there says what is missing"
     OTHER_RELEASE = "RF127", "a server that tells no status", "install the same release of rakefarm there"
 
+    ENGINE = "RF130", "an engine that can't be used", "see that it runs, and that its URL is right; docs/engine.md"
+    ENGINE_ACCESS = "RF131", "an engine that does not let us in", "get a token that is good from who runs the engine"
+
     ACTION_FAILED = "RF201", "an action that failed", "run its command here by hand"
     MISSING_REQUIRES = "RF202", "a file that is not required", "add the requires line that is printed"
     NOT_RUN = "RF203", "an action that no host runs", "rakefarm doctor says what is wrong with each host"

@@ -93,6 +93,23 @@ class Limits(Struct, frozen=True):
     stderr_size: int = 64 << 20
 
 
+class EngineSettings(Struct, frozen=True):
+    """Where a server of the Remote Execution API is (grpc[s]://host[:port][/instance]; empty: none is used), and what
+    lets us in there. `properties` are KEY=VALUE: of every action, or of this machine; with `compiler` they include the
+    compilers' identities. `jobs` is how many actions of a build it may have at one time, `patience_s` for how long it
+    may be away (seconds)."""
+
+    url: str = ""
+    token_file: str = ""
+    tls_authority: str = ""
+    tls_certificate: str = ""
+    tls_private_key: str = ""
+    properties: tuple[str, ...] = ()
+    compiler: bool = True
+    jobs: Annotated[int, Meta(ge=1, le=4096)] = 64
+    patience_s: Wait = 120.0
+
+
 class ServerSettings(Struct, frozen=True):
     """What a server runs with. Sizes in bytes, times in seconds; 0 slots or workers: as many as fit the machine."""
 
@@ -134,6 +151,12 @@ class ServerSettings(Struct, frozen=True):
     unacknowledged_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 30.0
     price: Coefficients = field(default_factory=Coefficients)
     emulate: Emulation = field(default_factory=Emulation)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+    @property
+    def processes(self) -> int:
+        """Those that run commands: the workers, and one for an engine's leases."""
+        return self.workers + bool(self.engine.url)
 
 
 class ClientSettings(Struct, frozen=True):
@@ -166,6 +189,7 @@ class ClientSettings(Struct, frozen=True):
     tls_private_key: str = ""
     tls_authority: str = ""
     insecure: bool = False
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
@@ -188,6 +212,12 @@ def load_settings(cls: type[Settings], name: str, path: str | None, environ: Map
     for candidate in _files(name, path, environ):
         settings = _apply(settings, _read(candidate), candidate)
     return settings
+
+
+def engine_settings(settings: EngineSettings, url: str | None, environ: Mapping[str, str]) -> EngineSettings:
+    """Of a configuration file, with what an option or a variable says of them."""
+    token_file = environ.get("RAKEFARM_ENGINE_TOKEN_FILE") or settings.token_file
+    return structs.replace(settings, url=url or settings.url, token_file=token_file)
 
 
 def load_origins(cls: type[Settings], name: str, path: str | None, environ: Mapping[str, str]) -> dict[str, str]:

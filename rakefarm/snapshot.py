@@ -133,10 +133,10 @@ def _find_changed(
                 continue
             if before and before.stamp == stamp_of(status) and before.stamp[3] < started:
                 continue
-            _check_whose(path, status, names[_identity(status)], owner)
+            check_whose(path, status, names[_identity(status)], owner)
             total += status.st_size
             admit(len(made) + 1, total)
-            file = _inspect(top, box, path, beat)
+            file = inspect_file(top, box, path, beat)
             if file is not None and (before is None or before.sha256 != file.sha256):
                 made.append(file)
         return made
@@ -172,11 +172,11 @@ def find_declared(
             finally:
                 os.close(handle)
             if stat.S_ISREG(status.st_mode):
-                named = status.st_nlink if status.st_nlink == 1 else _count_names(top, status)
-                _check_whose(path, status, named, owner)
+                named = status.st_nlink if status.st_nlink == 1 else count_names(top, status)
+                check_whose(path, status, named, owner)
                 total += status.st_size
                 admit(len(made) + 1, total)
-            file = _inspect(top, box, path, beat)
+            file = inspect_file(top, box, path, beat)
             if file is None:
                 raise MissingOutput(path)
             made.append(file)
@@ -198,14 +198,16 @@ def open_made(file: Made) -> int:
     return descriptor
 
 
-def _check_whose(path: bytes, status: os.stat_result, named: int, owner: int | None) -> None:
+def check_whose(path: bytes, status: os.stat_result, named: int, owner: int | None) -> None:
+    """Raises UnfitOutput when a file, which has so many names in its box, has others outside, or isn't `owner`'s."""
     if status.st_nlink > named:
         raise UnfitOutput(f"{show(path)} can't be returned: it is a hard link to a file outside the action's directory")
     if owner is not None and status.st_uid != owner:
         raise UnfitOutput(f"{show(path)} can't be returned: it is another user's")
 
 
-def _count_names(top: int, status: os.stat_result) -> int:
+def count_names(top: int, status: os.stat_result) -> int:
+    """How many names below the open directory `top` a file has."""
     return sum([_identity(other) == _identity(status) for _, other in _walk(top)])
 
 
@@ -251,7 +253,7 @@ def _permit(top: int, path: bytes, mode: int) -> None:
         os.close(handle)
 
 
-def _inspect(top: int, box: bytes, path: bytes, beat: Callable[[], None]) -> Made | None:
+def inspect_file(top: int, box: bytes, path: bytes, beat: Callable[[], None]) -> Made | None:
     """The file as it is, or None when it is no regular file."""
     flags = os.O_RDONLY | os.O_NONBLOCK
     try:

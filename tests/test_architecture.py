@@ -26,6 +26,14 @@ OWNERS = {
     "psutil": {"server/load.py"},
     "rich": {"client/live.py", "client/frame.py", "client/tables.py", "client/top_screen.py", "lab/progress.py"},
     "subprocess": {"process.py", "embedded.py"},
+    "grpc": {
+        "engine/access.py",
+        "engine/blobs.py",
+        "engine/channel.py",
+        "engine/execution.py",
+        "server/join/bot.py",
+        "server/join/ending.py",
+    },
     "multiprocessing": set(),
     "asyncio": set(),
 }
@@ -34,6 +42,7 @@ STRANGERS = {
     "server": ("client", "cc", "launch"),
     "client": ("server", "cc", "launch"),
     "cc": ("server", "launch"),
+    "engine": ("server", "client", "cc", "launch"),
     "launch": ("server",),
 }
 """Parts that don't know each other; `cc` is a client of another kind, and knows `client`; `launch` knows both."""

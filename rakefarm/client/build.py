@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rakefarm import __version__
-from rakefarm.client.dispatch import Dispatcher, Interrupted
+from rakefarm.client.dispatch import Dispatcher, Interrupted, Placer
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
 from rakefarm.client.jobs import expect
+from rakefarm.client.perform import Performer
 from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan
 from rakefarm.client.rakefile_model import Rakefile, locate
@@ -28,6 +30,21 @@ GC_ALLOCATIONS = 20_000
 """How many objects more than before the collector looks through the young ones."""
 
 
+class UsedEngine(Protocol):
+    """What performs the remote actions of a build instead of hosts."""
+
+    name: str
+
+    def open(self) -> None:
+        """See whether it is there, and tell of it."""
+
+    def place(self, dispatcher: Dispatcher, performer: Performer) -> Placer:
+        """What the dispatcher hands its remote actions to."""
+
+
+MakeEngine = Callable[[Stream], UsedEngine]
+
+
 def build(
     rakefile: Rakefile,
     hosts: Sequence[Host],
@@ -38,8 +55,10 @@ def build(
     keep_going: bool,
     embedded: EmbeddedServer,
     make_policy: Callable[[View], Policy],
+    engine: MakeEngine | None = None,
 ) -> int:
-    """Run the whole of `rakefile` on `hosts`, or on this machine alone when there are none and one is needed.
+    """Run the whole of `rakefile` on `hosts`, or on this machine alone when there are none and one is needed; or have
+    an `engine` run what is remote.
 
     Answers the exit status, or raises what a consumer raised. SIGINT and SIGTERM stop every command, here and on the
     servers, within two seconds.
@@ -52,15 +71,16 @@ def build(
     plan = Plan(rakefile, keep_going)
     started = time.monotonic()
     needs_farm = any(action.remote for action_set in rakefile.sets for action in action_set.actions)
-    alone = needs_farm and not hosts
-    some = (hosts or [Host(LOCAL)]) if needs_farm else []
+    alone = needs_farm and not hosts and engine is None
+    some = (hosts or [Host(LOCAL)]) if needs_farm and engine is None else []
     places = Places(environ, settings.local_slots, lambda text: stream.emit(Notice(level="warning", text=text)))
     interrupted = messages = 0
     with _signals_raise():
         try:
             with local_server(some, places, embedded) as local:
                 farm = Farm(some, settings, environ, stream, local)
-                messages = _run(plan, rakefile, farm, settings, environ, stream, make_policy, places, alone)
+                used = engine(stream) if engine and needs_farm else None
+                messages = _run(plan, rakefile, farm, settings, environ, stream, make_policy, places, alone, used)
         except Interrupted as interruption:
             interrupted = interruption.number
         finally:
@@ -106,6 +126,7 @@ def _run(
     make_policy: Callable[[View], Policy],
     places: Places,
     alone: bool,
+    engine: UsedEngine | None,
 ) -> int:
     """Answers how many messages of the protocol it took."""
     experiences = Experiences(environ)
@@ -115,7 +136,7 @@ def _run(
             rakefile=rakefile.path,
             actions=plan.total,
             sets=len(plan.sets),
-            hosts=tuple(member.name for member in farm.members),
+            hosts=(engine.name,) if engine else tuple(member.name for member in farm.members),
             embedded=alone,
             policy=settings.policy,
             expected_s=expectations.total_s,
@@ -130,8 +151,21 @@ def _run(
             Notice(level="info", text="no host is named anywhere: an embedded farm runs on this machine's cores")
         )
     try:
+        if engine is not None:
+            engine.open()
         farm.start()
-        Dispatcher(plan, farm, settings, environ, stream, make_policy, experiences, expectations, places).run()
+        Dispatcher(
+            plan,
+            farm,
+            settings,
+            environ,
+            stream,
+            make_policy,
+            experiences,
+            expectations,
+            places,
+            engine.place if engine else None,
+        ).run()
     finally:
         farm.close()
         if farm.members:

@@ -8,7 +8,8 @@ which has the policy award it again.
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from rakefarm.client.broker import Broker
 from rakefarm.client.copies import Assignment, Superseded
@@ -49,6 +50,20 @@ class Interrupted(BaseException):
         self.number = number
 
 
+class Placer(Protocol):
+    """What has the remote actions performed: a broker among hosts, or an engine."""
+
+    def run_set(self, jobs: Sequence[RemoteJob]) -> None:
+        """All of them, to their ends."""
+
+    def close(self) -> None:
+        """At the end, whatever it was."""
+
+
+Place = Callable[["Dispatcher", Performer], Placer]
+"""Makes a placer for a build that hosts have no part in."""
+
+
 class Dispatcher:
     """Runs a plan once."""
 
@@ -63,7 +78,9 @@ class Dispatcher:
         experiences: Experiences,
         expectations: Expectations,
         places: Places,
+        place: Place | None = None,
     ) -> None:
+        """`place` makes what performs the remote actions, if that is not the farm."""
         self._plan = plan
         self._expected_s = expectations.seconds
         self._lock = threading.Lock()  # of the plan and the attempts
@@ -85,8 +102,9 @@ class Dispatcher:
             settings.attempts if settings.fallback != "never" else 1,
             settings.seed,
             self._there.submit,
-            self._fall_back,
+            self.fall_back,
         )
+        self._placer: Placer = place(self, self._performer) if place else self._broker
 
         farm.listener = self._heard
         places.lent = self._grow_here
@@ -105,6 +123,8 @@ class Dispatcher:
             self._performer.cancel()
             raise
         finally:
+            if self._placer is not self._broker:
+                self._placer.close()
             self._here.stop()
             self._there.stop()
             self._farm.close()
@@ -134,7 +154,7 @@ class Dispatcher:
                 jobs.append(job)
         self._began = {job.number: started for job in jobs}
         if jobs:
-            self._broker.run_set(jobs)
+            self._placer.run_set(jobs)
             self._there.wait_settled()
         self._here.wait_settled()
 
@@ -165,6 +185,20 @@ class Dispatcher:
         self._here.grow_to(min(self._local_limit(), self._here.most + 1))
 
     # --- in a runner thread ---------------------------------------------------------------------------
+
+    def begin(self, job: RemoteJob) -> None:
+        """A remote action has its place."""
+        with self._lock:
+            self._plan.started(job.number)
+
+    def take_back(self, job: RemoteJob) -> None:
+        """It has lost it."""
+        with self._lock:
+            self._plan.taken_back(job.number)
+
+    def end(self, job: RemoteJob, report: Report, started: float) -> None:
+        """It has ended, one way or the other; `started` is in monotonic seconds."""
+        self._finish(job.planned, report, started)
 
     def _run_here(self, work: tuple[PlannedAction, bool]) -> None:
         planned, staged = work
@@ -260,13 +294,13 @@ class Dispatcher:
             self._there.end_with(lambda: self._broker.lost(job, host, host_down, for_good))
             return
         if self._settings.fallback == "never" or attempts >= self._settings.attempts:
-            self._fall_back(job, f"{host}: {reason}")
+            self.fall_back(job, f"{host}: {reason}")
             self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None, succeeded=False))
             return
         self._stream.emit(ActionRetried(action=job.number, host=host, reason=reason))
         self._there.end_with(lambda: self._broker.lost(job, host, host_down, for_good))
 
-    def _fall_back(self, job: RemoteJob, reason: str) -> None:
+    def fall_back(self, job: RemoteJob, reason: str) -> None:
         """No host runs it: then this machine does, or nobody."""
         if self._performer.cancelled:
             return

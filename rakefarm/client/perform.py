@@ -48,9 +48,9 @@ class Performer:
         self._settings = settings
         self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
         self._environ[b"PWD"] = os.getcwdb()  # what a shell would make of it; ours may be stale after -C
-        self._passed = self._passed_variables()
+        self.passed = self._passed_variables()
         self._stream = stream
-        self._hasher = Hasher()
+        self.hasher = Hasher()
         self._guard = Guard()
         self._claims = Claims()
         self._umask = current_umask()
@@ -96,7 +96,7 @@ class Performer:
         link = assignment.link
         try:
             self._tell_placed(assignment, attempt)
-            manifest = self._hasher.manifest(job.planned.action.requires)
+            manifest = self.hasher.manifest(job.planned.action.requires)
             order = self._order(job, manifest, assignment)
         except BaseException:
             if link is not None:
@@ -140,7 +140,7 @@ class Performer:
             manifest=manifest,
             produces=None if action.produces is None else declared_paths(action.produces),
             timeout_s=action.timeout_s,
-            environment=self._passed,
+            environment=self.passed,
             label=f"{job.planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
             lease=assignment.lease,
             start_now=assignment.award.start_now,
@@ -178,7 +178,7 @@ class Performer:
             if copies is not None:
                 self._win(assignment, copies)
             if report.outcome is Outcome.SUCCEEDED:
-                self._install(job.planned, incoming, report)
+                self.install(job.planned, incoming, report)
             link.acknowledge()
         except BaseException as error:
             if copies is not None:
@@ -217,18 +217,18 @@ class Performer:
         incoming = Incoming()
         try:
             if staged or local.needs_staging(action):
-                manifest = self._hasher.manifest(action.requires)
+                manifest = self.hasher.manifest(action.requires)
                 result = local.run_staged(action, manifest, self._environ, self._cancel, incoming, run)
             else:
                 result = local.run_here(action, self._environ, self._cancel, run)
             report = report_local(result, LOCAL)
             if report.outcome is Outcome.SUCCEEDED:
-                self._install(planned, incoming, report)
+                self.install(planned, incoming, report)
             return report
         finally:
             incoming.close()
 
-    def _install(self, planned: PlannedAction, incoming: Incoming, report: Report) -> None:
+    def install(self, planned: PlannedAction, incoming: Incoming, report: Report) -> None:
         """Give the outputs their names; a disk of ours that won't take them is the action's failure, not the farm's."""
         paths = incoming.paths
         if not paths:

@@ -5,16 +5,21 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rakefarm import standard
 from rakefarm.codes import coded
 from rakefarm.commands.client_options import add_key_options, check_key_file, choose_hosts, client_settings
 from rakefarm.commands.complaint import not_shown
 from rakefarm.commands.parser import Parser
-from rakefarm.config import FALLBACKS, ConfigError
+from rakefarm.config import FALLBACKS, ClientSettings, ConfigError
+from rakefarm.events import Stream
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import HostSyntaxError
 from rakefarm.levels import LEVELS
+
+if TYPE_CHECKING:
+    from rakefarm.client.build import MakeEngine, UsedEngine
 
 
 def add_arguments(parser: Parser) -> None:
@@ -41,6 +46,11 @@ def add_arguments(parser: Parser) -> None:
         help="hosts to use instead of the Rakefile's: name[:port][/slots],…; local is this machine",
     )
     add_key_options(parser)
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="have the engine at grpc[s]://HOST:PORT[/INSTANCE] run the remote actions instead (docs/engine.md)",
+    )
     parser.add_argument("--fallback", choices=FALLBACKS, help="when a server is lost: the next one, this machine, none")
     parser.add_argument(
         "--policy",
@@ -126,6 +136,22 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 keep_going=options.keep_going,
                 embedded=partial(embedded_server, environ),
                 make_policy=make_policy,
+                engine=_make_engine(settings, environ) if settings.engine.url else None,
             )
     except ViewError as error:
         return not_shown(error)
+
+
+def _make_engine(settings: ClientSettings, environ: Mapping[str, str]) -> "MakeEngine":
+    """Raises ConfigError for an engine that can't be meant."""
+    from rakefarm.engine.access import check_engine, parse_properties
+
+    check_engine(settings.engine, settings.insecure)
+    parse_properties(settings.engine.properties)
+
+    def make(stream: Stream) -> "UsedEngine":
+        from rakefarm.client.engine import Engine
+
+        return Engine(settings, environ, stream)
+
+    return make

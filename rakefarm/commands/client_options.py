@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from rakefarm.config import DEFAULT_PORT, FALLBACKS, ClientSettings, ConfigError, load_settings, says_yes
+from rakefarm.config import (
+    DEFAULT_PORT,
+    FALLBACKS,
+    ClientSettings,
+    ConfigError,
+    engine_settings,
+    load_settings,
+    says_yes,
+)
 from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
 from rakefarm.levels import LEVELS
 
@@ -111,6 +119,8 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
         from rakefarm.result_cache import place_of
 
         changes["result_cache"], changes["result_cache_size"] = place_of(settings, environ)
+    url = getattr(options, "engine", None) or environ.get("RAKEFARM_ENGINE")
+    changes["engine"] = engine_settings(settings.engine, url, environ)
     if ships := environ.get("RAKEFARM_SHIP_TOOLCHAIN"):
         changes["ship_toolchain"] = says_yes("RAKEFARM_SHIP_TOOLCHAIN", ships)
     given = _named_hosts(options, environ)

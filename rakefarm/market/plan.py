@@ -23,6 +23,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 
+from msgspec import structs
+
 from rakefarm.market.backups import Backups, Run
 from rakefarm.market.choice import Choice, Held, runner_up_of
 from rakefarm.market.curve import Curve, expected_s
@@ -56,6 +58,9 @@ PATIENCE_S = 0.25
 """Who waits at a host for longer than this looks around again."""
 ANSWERS_S, ANSWERS_SHARE = 0.05, 0.1
 """For so long a set waits for its first answers, and for no larger a share of its longest job's work."""
+UNSURE_FACTOR = 2.0
+"""A guess beside known times is planned as if it were so many times longer: what may turn out the longest of a set
+costs most when it begins late, and at a slow host."""
 HORIZON = 48
 """Jobs that a plan looks ahead at the most: what comes after them can't start soon."""
 
@@ -135,6 +140,8 @@ class PlanPolicy:
         return self._hosts.setdefault(name, KnownHost(name, 1))
 
     def _start_set(self, jobs: Sequence[Job], hosts: Sequence[HostFacts]) -> list[Effect]:
+        if any(job.known for job in jobs):
+            jobs = [job if job.known else structs.replace(job, work_s=UNSURE_FACTOR * job.work_s) for job in jobs]
         self._pending = deque(sorted(jobs, key=lambda job: -job.work_s))
         self._avoid.clear()
         self._backups.forget()

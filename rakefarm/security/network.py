@@ -16,6 +16,11 @@ def is_loopback(address: str) -> bool:
     return parsed == IPv6Address("::1") if isinstance(parsed, IPv6Address) else parsed.is_loopback
 
 
+def is_loopback_name(host: str) -> bool:
+    """The same of what may be the name that every machine has for itself (RFC 6761, 6.3)."""
+    return host.lower() == "localhost" or is_loopback(host)
+
+
 def group_of(address: str) -> str:
     """What one party is likely to have: an IPv4 address, or a network of 64 bits of IPv6 (RFC 4291, 2.5.4)."""
     try:

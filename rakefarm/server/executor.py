@@ -11,7 +11,7 @@ whatever reason, the kernel kills every process in there, and `kill(-1)` after e
 session. Elsewhere the executor is a *subreaper* (orphans become its children) and walks its children instead.
 
 Nobody is killed by name and nothing depends on a clean exit: an executor ends when its socket's peer is gone,
-the nursery when its worker is, and the kernel takes the rest.
+the nursery when its worker is, a worker when its nursery is, and the kernel takes the rest.
 """
 
 import contextlib

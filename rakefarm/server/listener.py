@@ -18,6 +18,7 @@ from msgspec import structs
 
 from rakefarm.codes import Code, coded
 from rakefarm.config import ConfigError, ServerSettings
+from rakefarm.engine.access import check_engine, parse_properties
 from rakefarm.exitcodes import ExitStatus
 from rakefarm.hosts import UNIX
 from rakefarm.jobserver import NoJobServer, Tokens, open_auth
@@ -25,6 +26,7 @@ from rakefarm.logs import logger
 from rakefarm.market.bids import DEFAULT
 from rakefarm.market.needs import parse_licenses
 from rakefarm.market.speed import FASTEST, SLOWEST
+from rakefarm.security.aside import run_aside
 from rakefarm.security.network import is_loopback
 from rakefarm.server import audit, door, service_manager
 from rakefarm.server.entrance import StartError, open_socket, prepare, unix_path, warn
@@ -61,6 +63,9 @@ class Listener:
         try:
             self._entrance = prepare(settings, os.environ)
             audit.check(settings.audit_log)
+            if settings.engine.url:
+                run_aside(lambda: check_engine(settings.engine, settings.insecure))
+                parse_properties(settings.engine.properties)
             self._directory = ServerDirectory(choose_root(settings.sandbox_directory, os.environ.get("TMPDIR", "")))
         except (ConfigError, SandboxError) as error:
             raise StartError(str(error)) from error
@@ -89,7 +94,7 @@ class Listener:
             self._directory.remove()
             raise StartError(f"--shared-slots {shared_slots}: {error.strerror}") from error
         speed = settings.emulate.speed or load_speed(settings.cache_directory)
-        self._scoreboard = Scoreboard(2 * settings.workers, settings.slots, speed)  # the pool says why twice
+        self._scoreboard = Scoreboard(2 * settings.processes, settings.slots, speed)  # the pool says why twice
         try:
             self._confinement = ServerConfinement(settings, self._directory.path)
         except CannotConfine as error:
@@ -231,11 +236,12 @@ class Listener:
             address, port, *_ = self._socket.getsockname()
             where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         emulated = f" emulated-cores={self._settings.emulate.cores}" if self._settings.emulate.cores else ""
+        joined = f" engine={self._settings.engine.url}" if self._settings.engine.url else ""
         bid = f" bid={self._settings.bid}" if self._settings.bid != DEFAULT else ""
         print(
             f"listening on {where} slots={self._settings.slots} {self._confinement}"
             f" authentication={self._entrance.authentication} encryption={'tls' if self._entrance.proves else 'none'}"
-            f" speed={self._scoreboard.speed:.2f}{emulated}{bid}",
+            f" speed={self._scoreboard.speed:.2f}{emulated}{bid}{joined}",
             flush=True,
         )
         service_manager.notify(f"READY=1\nSTATUS=listening on {where}")
@@ -258,6 +264,7 @@ class Listener:
                 fresh,
                 slots=self._settings.slots,
                 workers=self._settings.workers,
+                engine=self._settings.engine,
                 licenses=self._settings.licenses,
             )
         except ConfigError as error:

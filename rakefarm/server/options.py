@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from rakefarm.config import ConfigError, Limits, ServerSettings, load_settings
+from rakefarm.config import ConfigError, Limits, ServerSettings, engine_settings, load_settings
 from rakefarm.levels import LEVELS
 from rakefarm.market.needs import parse_size
 from rakefarm.security import PROMISE
@@ -48,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--insecure", action="store_true", help="listen on the network without a key: anybody can run programs here"
+    )
+    parser.add_argument(
+        "--join",
+        metavar="URL",
+        help="also run the actions of the engine at grpc[s]://HOST:PORT[/INSTANCE], as its bots (docs/engine.md)",
     )
     parser.add_argument("--audit-log", metavar="FILE", help="keep who ran what when, from where, and how it ended")
     parser.add_argument("--selftest", action="store_true", help="show what each level of isolation stops here, and end")
@@ -98,6 +103,7 @@ def settings_from(options: argparse.Namespace, environ: Mapping[str, str]) -> Se
         value = getattr(options, name) or environ.get(f"RAKEFARM_{name.upper()}")
         if value:
             changes[name] = value
+    changes["engine"] = engine_settings(settings.engine, options.join or environ.get("RAKEFARM_JOIN"), environ)
     if options.insecure:
         changes["insecure"] = True
     if options.verbose:

@@ -2,7 +2,8 @@
 
 listener ──SEQPACKET pair a worker──► worker          listener forks workers, knows each by its pid
 a worker's death is the end of its pair; the listener then reaps that pid, clears its cell, removes its
-directory and starts another, after a pause that doubles while they die young.
+directory and starts another, after a pause that doubles while they die young. One more than the workers, if the
+server has joined an engine, takes no connections: it runs the engine's leases.
 """
 
 import contextlib
@@ -18,11 +19,13 @@ from msgspec import Struct, field
 from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import handoff
+from rakefarm.server.furnishing import BOOT_FAILED
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.confinement import Confinement
+from rakefarm.server.join.process import run_joined
 from rakefarm.server.sandbox import ServerDirectory, remove_tree
 from rakefarm.server.scoreboard import Scoreboard
-from rakefarm.server.worker import BOOT_FAILED, WayIn, exit_child, run_worker
+from rakefarm.server.worker import WayIn, exit_child, run_worker
 from rakefarm.wire import codec
 
 YOUNG_S = 2.0
@@ -74,7 +77,7 @@ class Pool:
         self._members: dict[int, _Member] = {}
         self._vacancies: list[_Vacancy] = []
         self._pauses: dict[int, float] = {}
-        self._generation = settings.workers
+        self._generation = settings.processes
 
     def channels(self) -> list[socket.socket]:
         """What to watch: readable means a worker is ready, or dead."""
@@ -84,13 +87,17 @@ class Pool:
         """Start all workers."""
         codec.compile_all()
         gc.freeze()  # so that a collection in a worker does not copy the pages we share
-        for number in range(self.settings.workers):
+        for number in range(self._generation):
             self._start_worker(number)
+
+    def _is_joined(self, number: int) -> bool:
+        """Whether it is the one that runs an engine's leases."""
+        return number % self._generation >= self.settings.workers
 
     @property
     def can_take(self) -> bool:
         """Whether there is a worker for a connection; until then it had better wait in the system's queue."""
-        return any(member.ready and not member.retiring for member in self._members.values())
+        return bool(self.choose())
 
     @property
     def ready(self) -> bool:
@@ -108,7 +115,7 @@ class Pool:
                     member.channel.close()
                 self._close_in_worker()
                 self._directory.close_in_child()
-                status = run_worker(
+                status = (run_joined if self._is_joined(number) else run_worker)(
                     number,
                     theirs,
                     self.settings,
@@ -131,7 +138,10 @@ class Pool:
         def connections(member: _Member) -> int:
             return member.handed - self._scoreboard.read_cell(member.number).closed
 
-        return sorted((m for m in self._members.values() if m.ready and not m.retiring), key=connections)
+        members = self._members.values()
+        return sorted(
+            [m for m in members if m.ready and not m.retiring and not self._is_joined(m.number)], key=connections
+        )
 
     def hand_over(self, connection: socket.socket, ticket: int) -> bool:
         """Give `connection` to a worker, and close our copy in any case; False when none could take it."""

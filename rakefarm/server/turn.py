@@ -9,19 +9,27 @@ the next slot to those who wait, and from then on whoever wakes first has it.
 """
 
 import select
+import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from rakefarm.market.turns import Rank
 from rakefarm.server.grants import Grant
 from rakefarm.server.workplace import Workplace
 from rakefarm.slots import GIVE_WAY_S, LOOK_AGAIN_S
-from rakefarm.transport import Lost, Transport
+from rakefarm.transport import Lost
 
 PATIENCE_S = 0.5
 """How long a free slot may stay with a waiter that does not take it."""
 LICENSE_LOOK_MS = 50
 """How often who has stepped aside looks whether the licence is free."""
+
+
+class Visitor(Protocol):
+    """Who waits for the end, as far as it matters here: what comes through its socket, or its end, ends the waiting."""
+
+    socket: socket.socket
 
 
 def take_now(work: Workplace, licenses: Sequence[str], user: int) -> Grant | None:
@@ -40,7 +48,7 @@ def try_take(work: Workplace, licenses: Sequence[str], user: int) -> Grant | Non
 
 
 def wait_for_grant(
-    work: Workplace, transport: Transport, licenses: Sequence[str], user: int, beat: Callable[[], None]
+    work: Workplace, transport: Visitor, licenses: Sequence[str], user: int, beat: Callable[[], None]
 ) -> Grant:
     """A grant for that user, as soon as it is our turn, counted as leased; `beat` is called several times a second.
 
@@ -59,7 +67,7 @@ def wait_for_grant(
 
 
 def _wait_in_turn(
-    work: Workplace, transport: Transport, licenses: Sequence[str], user: int, beat: Callable[[], None], turn: int
+    work: Workplace, transport: Visitor, licenses: Sequence[str], user: int, beat: Callable[[], None], turn: int
 ) -> Grant:
     board = work.board
     client, everything = _poller(transport), _poller(transport, work.grants.event)
@@ -98,7 +106,7 @@ def _wait_in_turn(
             check_client(transport, client.poll(GIVE_WAY_S * 1000))
 
 
-def _poller(transport: Transport, *others: int) -> select.poll:
+def _poller(transport: Visitor, *others: int) -> select.poll:
     poller = select.poll()
     poller.register(transport.socket, select.POLLIN | select.POLLRDHUP)
     for descriptor in others:
@@ -128,7 +136,7 @@ class _PassedOver:
         return self._by is not None and time.monotonic() - self._since > PATIENCE_S
 
 
-def check_client(transport: Transport, ready: Sequence[tuple[int, int]]) -> None:
+def check_client(transport: Visitor, ready: Sequence[tuple[int, int]]) -> None:
     """While a command waits or runs, anything readable from the client means that it is gone, or broke the protocol."""
     if any(descriptor == transport.socket.fileno() for descriptor, _ in ready):
         raise Lost("the client left while its command was waiting or running")

@@ -1,11 +1,8 @@
 """A worker process: takes connections off the hand-over channel, a thread each, until the listener is gone."""
 
 import contextlib
-import ctypes
-import gc
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -14,24 +11,17 @@ import time
 from msgspec import Struct
 
 from rakefarm import transport
-from rakefarm.config import ConfigError, ServerSettings
+from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
-from rakefarm.open_files import allow_more
 from rakefarm.server import door, handoff
-from rakefarm.server.admission import Admission
-from rakefarm.server.audit import AuditLog
 from rakefarm.server.conversation import Conversation
 from rakefarm.server.desk import Desk
 from rakefarm.server.entrance import Entrance
-from rakefarm.server.executors import Executors
+from rakefarm.server.furnishing import CannotFurnish, furnish
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.confinement import Confinement
-from rakefarm.server.likeness import Likeness
-from rakefarm.server.results import KeptResults
-from rakefarm.server.sandbox import WorkerSandbox
-from rakefarm.server.scoreboard import Scoreboard, WorkerBoard
-from rakefarm.server.store import Store
-from rakefarm.server.workplace import Workplace, environments
+from rakefarm.server.scoreboard import Scoreboard
+from rakefarm.server.workplace import Workplace
 
 
 class WayIn(Struct, frozen=True):
@@ -41,17 +31,9 @@ class WayIn(Struct, frozen=True):
     door: door.Board
 
 
-BOOT_FAILED = 3
-"""Exit status of a worker that can't even start: starting another would fail the same way."""
-NOT_NOW = 4
-"""Of one that finds its files other than they were at the start: somebody may be changing them."""
 STACK_BYTES = 512 << 10
 """A thread's stack; a thousand idle connections are a thousand of these, touched for some 20 kB each."""
-GC_ALLOCATIONS = 20_000
-"""How many objects more than before the collector looks through the young ones: an action makes hundreds, no cycles."""
 DRAIN_POLL_S = 0.05
-M_MMAP_THRESHOLD = -3  # malloc.h
-LARGE_BYTES = 1 << 20
 
 
 def run_worker(
@@ -65,35 +47,10 @@ def run_worker(
     way_in: WayIn,
 ) -> int:
     """In the worker, for all its life; answers its exit status."""
-    # The listener decides: a terminal's Ctrl-C reaches all of us, and so does the SIGTERM of who ends a process group.
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)
-    _give_memory_back()
-    gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
     try:
-        executors = Executors([channel], confinement, directory, settings.slots)
-        allow_more()  # only now: commands get the limit that the server was started with
-        sandbox = WorkerSandbox(directory, confinement.uid)
-        store = Store(settings.cache_directory, settings.cache_size, settings.workers)
-        worker_grants = grants.open(number)
-        audit = AuditLog(settings.audit_log)
-        # Only now: the process that starts executors must not have the keys in its memory.
-        admission = Admission(way_in.entrance)
-    except ConfigError as error:
-        logger.error("a worker can't start, and another will try: %s", error)
-        return NOT_NOW
-    except OSError as error:
-        place = os.fsdecode(error.filename) if error.filename else "its directories"
-        logger.error("a worker can't start: %s: %s", place, error.strerror)
-        return BOOT_FAILED
-    board = WorkerBoard(scoreboard, number)
-    name = socket.gethostname()
-    passing = environments(settings)
-    likeness = Likeness()
-    results = KeptResults(settings, passing, executors.confinement.level, store, likeness)
-    work = Workplace(
-        settings, worker_grants, board, store, sandbox, executors, likeness, results, name, admission, audit, passing
-    )
+        work = furnish(number, channel, settings, grants, scoreboard, directory, confinement, way_in.entrance)
+    except CannotFurnish as error:
+        return error.status
     threading.stack_size(STACK_BYTES)
     crew = _Crew(work, way_in.door)
     try:
@@ -101,19 +58,8 @@ def run_worker(
             channel.send(handoff.READY)
         crew.serve(channel)
     finally:
-        executors.end_all()
-        worker_grants.give_tokens_back()
-        sandbox.remove()
+        work.clear()
     return 0
-
-
-def _give_memory_back() -> None:
-    """Have the C library take every large block from the system and give it back when it is free.
-
-    Otherwise it learns from the first large message to keep such blocks, and we stay at the size of the largest.
-    """
-    with contextlib.suppress(AttributeError):  # a C library without mallopt(3) does so anyway
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 class _Crew:

@@ -46,6 +46,12 @@ class Workplace(Struct, frozen=True):
         """What one command may take; at the level none, which is none, as much as it likes."""
         return self.settings.limits if self.executors.confinement.rank else NO_LIMITS
 
+    def clear(self) -> None:
+        """At the process's end: nothing that it began runs on, or is left."""
+        self.executors.end_all()
+        self.grants.give_tokens_back()
+        self.sandbox.remove()
+
 
 def environments(settings: ServerSettings) -> Callable[[tuple[Variable, ...]], dict[bytes, bytes]]:
     """What makes a command's environment of what its client sent, as these settings have it: the variables that are the

@@ -4,7 +4,7 @@ import pytest
 from market_vocabulary import HandView, curve, facts, make_jobs, waits_of, wakes_of
 
 from rakefarm.market.plan import ANSWERS_S, PlanPolicy
-from rakefarm.market.policy import HostDown, Quoted, SetStarted, Woken
+from rakefarm.market.policy import HostDown, Job, Quoted, SetStarted, Wait, Woken
 
 FREE = curve(0.0)
 
@@ -39,3 +39,14 @@ def test_nor_does_one_that_is_gone(plan: PlanPolicy) -> None:
     plan.handle(SetStarted((job,), facts("there", "gone")))
     plan.handle(Quoted(job, "there", 10.0, 10.0, FREE))
     assert waits_of(plan.handle(HostDown("gone"))) == ["there"]
+
+
+@pytest.mark.parametrize(("guess_s", "first"), [(2.0, 2), (1.0, 1)])
+def test_a_guess_begins_before_what_is_known_to_be_a_little_longer(
+    plan: PlanPolicy, guess_s: float, first: int
+) -> None:
+    sure, unsure = Job(1, 3.0, "cc", known=True), Job(2, guess_s, "cc")
+    plan.handle(SetStarted((sure, unsure), facts("fast", "slow")))
+    plan.handle(Quoted(sure, "slow", 3.0, 3.0, curve(0.0, speed=1.0)))
+    effects = plan.handle(Quoted(sure, "fast", 1.0, 1.0, curve(0.0, speed=3.0)))
+    assert [effect.job.number for effect in effects if isinstance(effect, Wait) and effect.host == "fast"] == [first]

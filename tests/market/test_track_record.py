@@ -35,6 +35,15 @@ def test_what_should_have_ended_counts_before_it_has() -> None:
     assert record.speed("a", 1.0, [(2.0, 20.0)]) == pytest.approx(0.1, rel=0.1)
 
 
+def test_what_may_be_chance_is_no_reason_to_doubt_a_host() -> None:
+    record = TrackRecord()
+    record.learn("a", 3.0, 2.0)
+    assert record.speed("a", 1.0) == 1.0, "predicted half as much again"
+    record.learn("b", 1.0, 0.2)
+    assert record.speed("b", 1.0) > 2.0
+    assert record.speed("b", 1.0, [(9.0, 1.0)] * 7) == 1.0, "who ends first was predicted too long; the others run"
+
+
 def test_a_moment_of_work_says_nothing() -> None:
     record = TrackRecord()
     record.learn("a", SHORTEST_S / 2, 5.0)

@@ -48,8 +48,9 @@ def busy_processor() -> Iterator[tuple[int, int]]:
     if len(processors) < 2:
         pytest.skip("this machine has one core")
     with on_processor(processors[0]):
-        # A session each: the kernel shares a processor among sessions before it does among processes.
-        work = [subprocess.Popen([sys.executable, "-c", SPIN], start_new_session=True) for _ in range(5)]
+        # A session each: the kernel shares a processor among sessions before it does among processes. More of them than
+        # there are tests at one time, all of which are driven to the other processor, and keep that busy, too.
+        work = [subprocess.Popen([sys.executable, "-c", SPIN], start_new_session=True) for _ in range(10)]
     yield processors[0], processors[1]
     for process in work:
         process.kill()

@@ -27,7 +27,7 @@ class ServerConfinement:
         try:
             if os.geteuid() == 0:
                 claims = claims_file(os.path.dirname(directory))
-                self._identities = Identities(claims, parse_uids(settings.uids), 2 * settings.workers)
+                self._identities = Identities(claims, parse_uids(settings.uids), 2 * settings.processes)
             base = Confinement(
                 uid=self._identities.uids[0] if self._identities else 0,
                 visible=(*settings.shared, *[path for path in settings.path.split(":") if path]),

@@ -1,0 +1,70 @@
+"""The process that runs an engine's leases: one bot a slot, until the listener is gone or has said that we drain.
+
+gRPC starts threads of its own and must not be there when a process forks, so it is loaded here, after the nursery has
+been forked, and nowhere else in a server.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+
+from rakefarm.config import ConfigError, ServerSettings
+from rakefarm.logs import logger
+from rakefarm.server import handoff
+from rakefarm.server.desk import Desk
+from rakefarm.server.furnishing import NOT_NOW, CannotFurnish, furnish
+from rakefarm.server.grants import Grants
+from rakefarm.server.isolation.confinement import Confinement
+from rakefarm.server.scoreboard import Scoreboard
+from rakefarm.server.worker import WayIn
+from rakefarm.server.workplace import Workplace
+
+POLL_S = 0.05
+
+
+def run_joined(
+    number: int,
+    channel: socket.socket,
+    settings: ServerSettings,
+    grants: Grants,
+    scoreboard: Scoreboard,
+    directory: str,
+    confinement: Confinement,
+    way_in: WayIn,
+) -> int:
+    """In that process, for all its life; answers its exit status."""
+    try:
+        work = furnish(number, channel, settings, grants, scoreboard, directory, confinement, way_in.entrance)
+    except CannotFurnish as error:
+        return error.status
+    try:
+        with contextlib.suppress(OSError):  # the listener is gone already: what follows will see
+            channel.send(handoff.READY)
+        _serve(work, channel)
+    except ConfigError as error:
+        logger.error("can't join %s: %s", settings.engine.url, error)
+        return NOT_NOW
+    finally:
+        work.clear()
+    return 0
+
+
+def _serve(work: Workplace, channel: socket.socket) -> None:
+    from rakefarm.server.join.crew import make_bots
+
+    bots = make_bots(work, Desk(work))
+    threads = [threading.Thread(target=bot.run, daemon=True) for bot in bots]
+    for thread in threads:
+        thread.start()
+    if handoff.receive(channel)[0] != handoff.DRAIN:
+        return
+    work.audit.reopen()
+    for bot in bots:
+        bot.drain()
+    channel.setblocking(False)
+    while any(thread.is_alive() for thread in threads):
+        with contextlib.suppress(BlockingIOError):
+            if not handoff.receive(channel)[0]:
+                return
+        time.sleep(POLL_S)
