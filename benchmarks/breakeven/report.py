@@ -26,7 +26,7 @@ def write_report(directory: str) -> None:
     rows = table.read(directory)
     pairs = wires.read(directory)
     middle = medians(rows)
-    costs = fit(middle)
+    costs = fit(middle, waited_for(pairs))
     with open(os.path.join(directory, MODEL), "wb") as model:
         model.write(msgspec.json.format(msgspec.json.encode(costs)) + b"\n")
     predictions = predict(middle, costs)
@@ -134,6 +134,11 @@ def _one(figures: Sequence[Figure], experiment: str, way: str, **at: float) -> f
     chosen = [each for each in of_way if all(getattr(each, name) == value for name, value in at.items())]
     assert len(chosen) == 1, f"{experiment} {way} {at}: {len(chosen)} figures"
     return chosen[0].value
+
+
+def waited_for(figures: Sequence[Figure]) -> float:
+    """Round trips that an action waits for where one runs at a time."""
+    return _slope(figures, "1 at once")
 
 
 def _slope(figures: Sequence[Figure], way: str) -> float:
