@@ -1,6 +1,6 @@
 """When is it faster to compile on the farm than here? Measured, and fitted: see docs/report.md.
 
-    python3 benchmarks/breakeven [--quick] [--rounds N] [--only FACTOR,…] [--data DIRECTORY]      (as root, on two processors)
+    python3 benchmarks/breakeven [--quick] [--rounds N] [--only FACTOR,…] [--data DIRECTORY]     (as root, on two cores)
     python3 benchmarks/breakeven --from-data [--data DIRECTORY]
 
 The client has one processor, the hosts the other, each in a network namespace; between them a relay with a delay and a
