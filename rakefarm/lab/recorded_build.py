@@ -13,6 +13,11 @@ from rakefarm.events import BuildStarted, Event, HostLeftOut, HostLoad, rfc3339
 EARLIER_RUN = "of an earlier run"
 """How the detail of an action ends that a host has answered with a result that it had kept."""
 
+LONGEST_S = 1e6
+"""What takes longer can't be simulated, and is no action."""
+MOST = 4096
+"""Slots and cores of a host."""
+
 
 class NotTold(Exception):
     """The ledger does not have what a replay needs; the text says what, in one line."""
@@ -152,6 +157,8 @@ def _action(story: Story, begin_s: float) -> RecordedAction:
     won, finished = story.won, story.finished
     assert won is not None and finished is not None
     elapsed_s = finished.time_s - won.award.time_s
+    if not 0.0 < elapsed_s <= LONGEST_S or won.award.time_s < begin_s:
+        raise NotTold(f"action {story.action} takes {elapsed_s:.3g} s in it, which is none of a build")
     return RecordedAction(
         number=story.action,
         command=story.command,
@@ -182,15 +189,25 @@ def _hosts(
             lost[event.host] = event.time_s - begin_s
     silent = sorted(used - samples.keys())
     if silent:
-        raise NotTold(f"it does not tell how {silent[0]} stood (host_load): it is of an earlier release, or was cut")
+        raise NotTold(
+            f"it does not tell how {silent[0]} stood (host_load): it is of an earlier release or was cut, or"
+            " that is an engine"
+        )
     unready = sorted(used - stories.ready.keys())
     if unready:
         raise NotTold(f"it does not tell how many slots {unready[0]} has (host_ready)")
+    for name in used:
+        slots, cores = stories.ready[name].slots, max(sample.cores for sample in samples[name])
+        if not 0 < slots <= MOST or cores > MOST:
+            raise NotTold(f"{name} has {slots} slots and {cores} cores in it, which no host has")
     names = [name for name in dict.fromkeys([*started.hosts, *stories.ready]) if name in samples]
     return tuple(
         [
             RecordedHost(name, stories.ready[name].slots, tuple(samples[name]), lost.get(name))
             for name in names
-            if name in stories.ready and stories.ready[name].slots > 0 and (name in used or lost.get(name, 1.0) > 0.0)
+            if name in stories.ready
+            and 0 < stories.ready[name].slots <= MOST
+            and max(sample.cores for sample in samples[name]) <= MOST
+            and (name in used or lost.get(name, 1.0) > 0.0)
         ]
     )

@@ -240,6 +240,15 @@ def test_foreign_load_and_a_host_that_did_less_than_it_said(story: Story) -> Non
     assert y.foreign.at(0.0) == 0.0 and y.foreign.at(now) == 1.5
 
 
+@pytest.mark.parametrize(("slots", "took_s"), [(10**9, 1.0), (0, 1.0), (2, 1e9), (2, -1.0)])
+def test_what_no_build_tells_is_refused(story: Story, slots: int, took_s: float) -> None:
+    story.tell(0.5, HostReady(host="x", slots=slots, server_version="", isolation="none"))
+    story.tell(1.0, queued(1), placed(1, "x"))
+    story.tell(1.0 + took_s, finished(1, "x", took_s), END)
+    with pytest.raises(NotTold, match=r"none of a build|no host has"):
+        recorded_build(story.events)
+
+
 def test_results_of_earlier_runs_tell_no_times(story: Story) -> None:
     story.tell(1.0, queued(1), placed(1, "x"))
     story.tell(2.0, finished(1, "x", 0.0, "exit status 0, of an earlier run"), END)
