@@ -43,7 +43,7 @@ def busy_share(before: tuple[float, float], after: tuple[float, float]) -> float
 
 
 def unequal_blocks(rows: Sequence[Row], factors: Sequence[str]) -> list[str]:
-    """A line for each block of an experiment on real servers whose runs were not made alike."""
+    """A line for each round of an experiment on real servers whose runs were not made alike."""
     blocks: dict[tuple[object, ...], list[float]] = {}
     for row in rows:
         if row["machine_busy"] is not None:

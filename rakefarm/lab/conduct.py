@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rakefarm.client.policies import find_policy
 from rakefarm.lab import experiment as runner
 from rakefarm.lab import page, plots
+from rakefarm.lab.agreement import agreement, agreement_text
 from rakefarm.lab.blocks import unequal_blocks
 from rakefarm.lab.comparisons import Comparison, compare
 from rakefarm.lab.draw import LabError
@@ -46,14 +47,16 @@ def conduct(plan_path: str, modes: tuple[str, ...], directory: str, jobs: int, p
         comparisons = compare(rows, experiment.plan.baseline or experiment.plan.policies[0], factors)
         lines = page.summaries(rows, factors)
         names = plots.draw_all(rows, actions, directory)
-        unequal = unequal_blocks(rows, factors)
-        text = page.render(runner.manifest_of(experiment, modes), lines, comparisons, names, unequal, directory)
+        notes = [f"Not alike: {line}" for line in unequal_blocks(rows, factors)]
+        if (agreed := agreement(rows, factors)) is not None:
+            notes.insert(0, agreement_text(agreed))
+        text = page.render(runner.manifest_of(experiment, modes), lines, comparisons, names, notes, directory)
         runner.write_whole(os.path.join(directory, "index.html"), text)
     except OSError as error:
         raise LabError(f"{error.filename or directory}: {error.strerror}") from error
     _print_tables(lines, comparisons)
-    for line in unequal:
-        print(f"not alike: {line}")
+    for note in notes:
+        print(note)
     print(f"{len(rows)} runs; results and page: {os.path.join(directory, 'index.html')}")
     return 1 if any(int(str(row["lost"])) for row in rows) else 0
 

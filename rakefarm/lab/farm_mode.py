@@ -108,8 +108,9 @@ def _build(
     name = f"{os.path.abspath(path)}:{attribute}" if path.endswith(".py") else policy
     clients: list[subprocess.Popen[bytes]] = []
     try:
-        for directory in directories:
+        for number, directory in enumerate(directories):
             options = ["-C", directory, "--hosts", ",".join(farm.addresses), "--progress", "none", "--json=events"]
+            options += ["--seed", str(1000 * drawn.seed + number)]
             state = {"XDG_STATE_HOME": f"{directory}/state", "XDG_CONFIG_HOME": f"{directory}/configuration"}
             words = [sys.executable, "-m", "rakefarm.client", *options, "--policy", name]
             variables = {**bare_environment(os.environ), **state}

@@ -76,7 +76,7 @@ def test_the_path_of_a_student(home: Path, lab: str) -> None:
     # Simulated, and on real servers with the same seeds; the other bytes are the page's.
     (home / "p.toml").write_text(PLAN)
     said = do(home, [*RAKEFARM, "experiment", "run", "p.toml", "--mode", "both", "--parquet"])
-    assert "emulated" in said
+    assert "simulated against emulated hosts, 4 pairs: makespan off by" in said
     for mode in ("sim", "farm"):
         assert re.search(rf"^{mode}  all  mine.py:make / plan: .*\(only 2 pairs\)$", said, re.MULTILINE), said
     # On the six servers, as a build of one's own, and held against the default there.
@@ -118,6 +118,7 @@ def look(browser: Browser, page: Path) -> None:
             )
             assert (paper < 200 and ink > 500) if dark else (paper > 700 and ink < 200)
             assert "emulated" in browser.evaluate("document.querySelector('.note').textContent")
+            assert "against emulated hosts, 4 pairs" in browser.evaluate("document.body.textContent")
             assert browser.evaluate("document.body.textContent.includes('mine.py:make')")
             if pictures:
                 browser.picture(Path(pictures) / f"lab-{width}-{'dark' if dark else 'light'}.png")
