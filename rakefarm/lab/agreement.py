@@ -11,9 +11,9 @@ from rakefarm.lab.comparisons import Row, cell_of
 
 
 class Agreement(Struct, frozen=True):
-    """Over `pairs` of a simulated run and a real one, of the same cell, policy and seed: errors of the simulated makespan
-    as shares of the real one, and differences of the share of herded awards. `tau` is Kendall's rank correlation of the
-    policies' mean makespans within each cell (1: the same order throughout), None for one policy."""
+    """Over `pairs` of a simulated run and a real one, of the same cell, policy and seed: errors of the simulated
+    makespan as shares of the real one, and differences of the share of herded awards. `tau` is Kendall's rank
+    correlation of the policies' mean makespans within each cell (1: the same order throughout), None for one policy."""
 
     pairs: int
     median_error: float
