@@ -79,8 +79,8 @@ class EmulatedFarm:
 
     def __enter__(self) -> "EmulatedFarm":
         try:
-            for host in self.hosts:
-                self._servers.append(self._start(host))
+            for number, host in enumerate(self.hosts):
+                self._servers.append(self._start(number, host))
             addresses = []
             for host, server in zip(self.hosts, self._servers, strict=True):
                 assert server.stdout is not None
@@ -107,7 +107,7 @@ class EmulatedFarm:
         """Where they are reached as if from afar."""
         words = [_compile("relay", self._directory)]
         for host, address in zip(self.hosts, addresses, strict=True):
-            words += [address.rpartition(":")[2], str(round(host.round_trip_s / 2 * 1e6))]
+            words += [*address.rsplit(":", 1), str(round(host.round_trip_s / 2 * 1e6))]
         self._relay = process.start_background(
             words, dict(os.environ), error=os.path.join(self._directory, "relay-said")
         )
@@ -115,7 +115,7 @@ class EmulatedFarm:
         ports = [self._relay.stdout.readline().decode("ascii", "replace").strip() for _ in addresses]
         if not all(ports):
             raise LabError("the relay of the emulated farm did not start")
-        return tuple([f"127.0.0.1:{port}" for port in ports])
+        return tuple([f"{address.rpartition(':')[0]}:{port}" for address, port in zip(addresses, ports, strict=True)])
 
     def begin(self) -> None:
         """From now on count the seconds until foreign load changes, and until hosts die that are to."""
@@ -143,7 +143,7 @@ class EmulatedFarm:
             file.writelines(lines)
         os.replace(path + "-new", path)
 
-    def _start(self, host: HostSpec) -> "subprocess.Popen[bytes]":
+    def _start(self, number: int, host: HostSpec) -> "subprocess.Popen[bytes]":
         place = os.path.join(self._directory, host.name)
         programs = os.path.join(place, "bin")
         os.makedirs(programs)
@@ -163,7 +163,10 @@ class EmulatedFarm:
                 f"\n[emulate]\ncores = {host.cores}\nspeed = {min(max(host.declared_speed, 0.02), 50.0)}\n"
                 f'load = "{programs}/load"\nsample_s = {self._sample_s}\n'
             )
-        words = [sys.executable, "-m", "rakefarm.server", "--until-eof", "--port", "0", "--config", configuration]
+        # All of 127/8 is this machine's (ip(7)). Policies that go by names see the hosts in the scenario's order.
+        address = f"127.0.{1 + number // 90}.{10 + number % 90}"
+        words = [sys.executable, "-m", "rakefarm.server", "--until-eof", "-i", address, "--port", "0"]
+        words += ["--config", configuration]
         variables = {**bare_environment(os.environ), "XDG_STATE_HOME": os.path.join(place, "state")}
         return process.start_background(words, variables, error=os.path.join(place, "said"))
 

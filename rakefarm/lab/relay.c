@@ -1,6 +1,6 @@
-/* relay PORT MICROSECONDS …: for each pair a port on 127.0.0.1 that leads to PORT there, and carries what is said in
-   either direction so much later. One line each says which port it is, in the order of the pairs; the end of standard
-   input ends us.
+/* relay ADDRESS PORT MICROSECONDS …: for each three another port of that IPv4 address that leads to PORT there, and
+   carries what is said in either direction so much later. One line each says which port it is, in their order; the end
+   of standard input ends us.
 
    What is read at one moment is one piece: it leaves when its time has come, after what came before. The end of a
    stream takes as long. The handshake of a connection is not delayed. */
@@ -36,7 +36,9 @@ struct way {
 };
 
 struct wire {
-	int listener, port;
+	int listener;
+	const char *address;
+	int port;
 	int64_t delay_ns;
 };
 
@@ -63,16 +65,19 @@ static void fail(const char *what)
 	exit(1);
 }
 
-static struct sockaddr_in loopback(int port)
+static struct sockaddr_in place(const struct wire *wire, int port)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (inet_pton(AF_INET, wire->address, &address.sin_addr) != 1) {
+		fprintf(stderr, "relay: %s is no IPv4 address\n", wire->address);
+		exit(2);
+	}
 	return address;
 }
 
 static void open_wire(struct wire *wire)
 {
-	struct sockaddr_in address = loopback(0);
+	struct sockaddr_in address = place(wire, 0);
 	socklen_t size = sizeof address;
 	wire->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (wire->listener < 0 || bind(wire->listener, (struct sockaddr *)&address, size) < 0 ||
@@ -84,7 +89,7 @@ static void open_wire(struct wire *wire)
 static void accept_one(struct wire *wire)
 {
 	int one = 1, here = accept4(wire->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), there;
-	struct sockaddr_in address = loopback(wire->port);
+	struct sockaddr_in address = place(wire, wire->port);
 	struct connection *connection;
 	if (here < 0)
 		return;
@@ -189,15 +194,16 @@ static void sweep(void)
 
 int main(int argc, char **argv)
 {
-	int count = (argc - 1) / 2;
+	int count = (argc - 1) / 3;
 	struct pollfd *polls = NULL;
 	size_t room = 0;
-	if (argc < 3 || argc % 2 == 0 || count > MOST_WIRES) {
-		fprintf(stderr, "relay PORT MICROSECONDS …\n");
+	if (argc < 4 || argc % 3 != 1 || count > MOST_WIRES) {
+		fprintf(stderr, "relay ADDRESS PORT MICROSECONDS …\n");
 		return 2;
 	}
 	for (int i = 0; i < count; i++) {
-		wires[i] = (struct wire){.port = atoi(argv[1 + 2 * i]), .delay_ns = atoll(argv[2 + 2 * i]) * 1000};
+		char **words = &argv[1 + 3 * i];
+		wires[i] = (struct wire){.address = words[0], .port = atoi(words[1]), .delay_ns = atoll(words[2]) * 1000};
 		open_wire(&wires[i]);
 	}
 	fflush(stdout);

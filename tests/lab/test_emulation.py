@@ -120,7 +120,7 @@ def relay(tmp_path: Path) -> Iterator[Callable[[int, float], int]]:
     started = []
 
     def start(port: int, round_trip_s: float) -> int:
-        words = [program, str(port), str(round(round_trip_s / 2 * 1e6))]
+        words = [program, "127.0.0.1", str(port), str(round(round_trip_s / 2 * 1e6))]
         started.append(process.start_background(words, dict(os.environ)))
         assert started[-1].stdout is not None
         return int(started[-1].stdout.readline())
@@ -205,6 +205,7 @@ def test_a_farm_far_away_is_as_far_as_it_says(tmp_path: Path) -> None:
     open_to_commands(tmp_path)
     with EmulatedFarm(drawn.hosts, compile_work(str(tmp_path)), str(tmp_path)) as farm:
         farm.begin()
+        assert list(farm.addresses) == sorted(farm.addresses), "in the order of the scenario"
         (tmp_path / "Rakefile").write_text("all:\n\tremote-work 0.01 x\n\t\trequires\n")
         words = [sys.executable, "-m", "rakefarm.client", "-C", str(tmp_path), "--hosts", ",".join(farm.addresses)]
         variables = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
