@@ -14,6 +14,8 @@ from rakefarm.engine.address import AddressSyntaxError, EngineAddress, parse_eng
 from rakefarm.security.network import is_loopback_name
 
 if TYPE_CHECKING:
+    import ssl
+
     import grpc
 
 TOKEN_BYTES = 64 << 10
@@ -42,6 +44,23 @@ class Access(Struct, frozen=True):
         ]
         return grpc.ssl_channel_credentials(authority or _system_authorities(), key, certificate)
 
+    def tls_context(self) -> "ssl.SSLContext":
+        """The same for Python's own TLS, which says what is wrong where gRPC only waits. Raises ConfigError."""
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=os.path.expanduser(self.authority) or None)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"[engine] tls_authority: {self.authority}: {_no_pem(error)}") from error
+        if self.certificate:
+            files = [os.path.expanduser(path) for path in (self.certificate, self.private_key)]
+            try:
+                context.load_cert_chain(*files, password="")  # nosec B106 # it would ask at the terminal without one
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"[engine] tls_certificate, tls_private_key: {_no_pem(error)}") from error
+        context.set_alpn_protocols(["h2"])
+        return context
+
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with a call: the token as it is now, since whoever issues it renews it. Raises ConfigError."""
         if not self.token_file:
@@ -64,6 +83,16 @@ def _read(path: str, what: str) -> bytes:
             return file.read(TOKEN_BYTES)
     except OSError as error:
         raise ConfigError(f"[engine] {what}: {path}: {error.strerror}") from error
+
+
+def _no_pem(error: Exception) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLError) and "MISMATCH" in (error.reason or ""):
+        return "the key is not the certificate's"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return error.strerror
+    return "not in PEM format, or with a passphrase"
 
 
 def _system_authorities() -> bytes | None:
@@ -99,6 +128,7 @@ def check_engine(settings: EngineSettings, insecure: bool) -> tuple[EngineAddres
             raise ConfigError(text)
     if address.encrypted:
         access.credentials()
+        access.tls_context()
     elif access.authority or access.certificate:
         raise ConfigError(f"{address.name}: certificates are of no use without TLS: write grpcs://")
     access.metadata()
