@@ -27,8 +27,8 @@ from farm import ENVIRONMENT, server
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "engine"))
 
-import pytest
-from parts import BuildGrid, PostgreSQL, buildgrid_program
+import pytest  # noqa: E402
+from parts import BuildGrid, PostgreSQL, buildgrid_program  # noqa: E402 # the tests' own parts, for just the same start
 
 TALLY = ROOT / "examples" / "tally"
 NO_OPS = 20

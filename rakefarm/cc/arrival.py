@@ -1,4 +1,4 @@
-"""What came back of a compile elsewhere: the directory where it ran is taken out of it, and its files get their names."""
+"""What comes back of a compile elsewhere: the directory where it ran is taken out, and its files get their names."""
 
 import mmap
 import os

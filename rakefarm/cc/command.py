@@ -17,7 +17,8 @@ def command(words: Sequence[str]) -> int:
     """Answers the exit status."""
     parser = argparse.ArgumentParser(
         prog="rakefarm cc",
-        usage="rakefarm cc [-v] [--engine URL] [--ship-toolchain] [--cache-dir DIR] [--cache-size SIZE] COMPILER ARGS…\n"
+        usage="rakefarm cc [-v] [--engine URL] [--ship-toolchain] [--cache-dir DIR] [--cache-size SIZE]\n"
+        "                   COMPILER ARGS…\n"
         "       rakefarm cc --statistics | --stop | --launcher | --install-links DIR",
         description="Compile on the farm what can be, with the very result that the compiler has here; the rest here.",
     )

@@ -49,9 +49,7 @@ def pack_for_engine(
     package = pack(inquiry, closure, shared)
     same, absent = _lists(same_text(closure, shared), inquiry.toolchain, compares_all)
     lists = [_List(SAME_PATH, same), *([_List(ABSENT_PATH, absent)] if absent else [])]
-    entries = [
-        Input(path, b"", 0o600, 0, len(content), hashlib.sha256(content).digest()) for path, content in lists
-    ]
+    entries = [Input(path, b"", 0o600, 0, len(content), hashlib.sha256(content).digest()) for path, content in lists]
     sources = [scratch.keep(each.content, entry.sha256) for each, entry in zip(lists, entries, strict=True)]
     check = _SAME + (b"&&" + _ABSENT if absent else b"") + _OTHERWISE
     return structs.replace(

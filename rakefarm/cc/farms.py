@@ -1,4 +1,5 @@
-"""The farms and engines that calls have named, each with its connections, its placement and what its compiles took before."""
+"""The farms that calls have named, each with its connections, its placement and what its compiles took before; and the
+engines."""
 
 import os
 import threading

@@ -5,7 +5,6 @@ a number at one time, and whatever happens to the connection meanwhile, it is as
 fault is tried again; a command that failed is not.
 """
 
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence

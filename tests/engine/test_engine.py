@@ -147,7 +147,9 @@ def test_a_joined_process_that_can_have_no_executors_any_more_is_replaced_and_th
     engine: BuildGrid, project: Project, start_workers: StartWorkers
 ) -> None:
     (worker,) = start_workers(engine, 1)
-    project.rakefile("many:", *[line for n in range(6) for line in (f"remote-sleep 1; echo {n} > o{n}", f">produces o{n}")])
+    project.rakefile(
+        "many:", *[line for n in range(6) for line in (f"remote-sleep 1; echo {n} > o{n}", f">produces o{n}")]
+    )
     client = project.start("--engine", engine.url)
     client.wait_for("action_phase", 2, phase="running")
     first = joined_process(worker)

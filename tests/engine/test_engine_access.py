@@ -37,7 +37,9 @@ def configure(place: Path, name: str, **files: object) -> None:
 
 
 def many(project: Project) -> None:
-    project.rakefile("many:", *[line for n in range(ACTIONS) for line in (f"remote-echo {n} > o{n}", f">produces o{n}")])
+    project.rakefile(
+        "many:", *[line for n in range(ACTIONS) for line in (f"remote-echo {n} > o{n}", f">produces o{n}")]
+    )
 
 
 def build(project: Project, engine: BuildGrid, **files: object) -> Built:
