@@ -5,6 +5,7 @@ been forked, and nowhere else in a server.
 """
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -57,7 +58,7 @@ def _serve(work: Workplace, channel: socket.socket) -> None:
     threads = [threading.Thread(target=bot.run, daemon=True) for bot in bots]
     for thread in threads:
         thread.start()
-    if handoff.receive(channel)[0] != handoff.DRAIN:
+    if not _wait_to_drain(work, channel):
         return
     work.audit.reopen()
     for bot in bots:
@@ -68,3 +69,16 @@ def _serve(work: Workplace, channel: socket.socket) -> None:
             if not handoff.receive(channel)[0]:
                 return
         time.sleep(POLL_S)
+
+
+def _wait_to_drain(work: Workplace, channel: socket.socket) -> bool:
+    """Until the listener says so, or there can be no executor any more: then its leases end as faults of this machine,
+    and the listener starts another process in our place. False when the listener is gone, and nothing is to wait for.
+    """
+    poller = select.poll()
+    for descriptor in (channel.fileno(), work.executors.nursery_end):
+        poller.register(descriptor, select.POLLIN)
+    if any(descriptor == work.executors.nursery_end for descriptor, _ in poller.poll()):
+        logger.warning("the process that starts executors is dead, so the one that serves the engine ends")
+        return True
+    return handoff.receive(channel)[0] == handoff.DRAIN
