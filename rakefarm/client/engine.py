@@ -70,7 +70,7 @@ class Engine:
         with self._lock:
             told, self.problem = bool(self.problem), text
         if not told:
-            self._stream.emit(HostLeftOut(host=self.name, reason=text.removeprefix(f"{self.name}: ")))
+            self._stream.emit(HostLeftOut(host=self.name, reason=text.removeprefix(self.name).lstrip(": ")))
 
     def properties_of(self, job: RemoteJob) -> tuple[tuple[str, str], ...]:
         """What a machine must be to run it."""

@@ -5,6 +5,7 @@ until patience is at its end: every call of ours may be made twice. What the eng
 """
 
 import contextlib
+import os
 import random
 import threading
 import time
@@ -43,6 +44,7 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
+_VERBOSITY = "GRPC_VERBOSITY"
 _METADATA_KEY = "build.bazel.remote.execution.v2.requestmetadata-bin"
 Answer = TypeVar("Answer")
 
@@ -56,10 +58,11 @@ class Channel:
         self._access = access
         self._closed = threading.Event()
         options = [*_OPTIONS, ("grpc.primary_user_agent", f"rakefarm/{__version__}")]
-        if address.encrypted:
-            self._channel = grpc.secure_channel(address.target, access.credentials(), options)
-        else:
-            self._channel = grpc.insecure_channel(address.target, options)
+        with _quietly():
+            if address.encrypted:
+                self._channel = grpc.secure_channel(address.target, access.credentials(), options)
+            else:
+                self._channel = grpc.insecure_channel(address.target, options)
         details = api.ToolDetails(tool_name="rakefarm", tool_version=__version__)
         request = api.RequestMetadata(tool_details=details, tool_invocation_id=invocation)
         self._metadata = ((_METADATA_KEY, request.SerializeToString()),)
@@ -156,6 +159,20 @@ class Channel:
         if code is grpc.StatusCode.INTERNAL or code is grpc.StatusCode.UNKNOWN:
             return EngineAway(f"{name}: {method.name} failed there: {details}")
         return EngineRefuses(f"{name} refuses {method.name}: {details or code.value[1]}", code.name)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """gRPC learns while the first channel is made what it is to write to our standard error: nothing, unless the user
+    has asked for it. What it would say of a failure is in the failure, too. Commands are not to inherit the word."""
+    if _VERBOSITY in os.environ:
+        yield
+        return
+    os.environ[_VERBOSITY] = "NONE"
+    try:
+        yield
+    finally:
+        os.environ.pop(_VERBOSITY, None)
 
 
 def _to_bytes(message: Message) -> bytes:

@@ -14,7 +14,7 @@ from conftest import MakeEngine, StartWorkers, lua_sources
 from farm_vocabulary import commands_on
 from server_vocabulary import wait_until
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine"), pytest.mark.timeout(600)]
 MAKEFILE = """\
 SOURCES := {sources}
 all: $(SOURCES:.c=.o)

@@ -18,7 +18,7 @@ from farm_vocabulary import Built, Project
 from parts import BuildGrid
 from server_vocabulary import Server, StartServer, is_alive, wait_until
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine"), pytest.mark.timeout(600)]
 COMPILES = 50
 
 
