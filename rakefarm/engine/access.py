@@ -3,8 +3,9 @@
 A token is only sent where nobody listens: by TLS, or on loopback. It is never kept, printed or put into an event.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+_VERBOSITY = "GRPC_VERBOSITY"
 TOKEN_BYTES = 64 << 10
 PROPERTIES = 64
 
@@ -42,7 +44,8 @@ class Access(Struct, frozen=True):
                 (self.private_key, "tls_private_key"),
             )
         ]
-        return grpc.ssl_channel_credentials(authority or _system_authorities(), key, certificate)
+        with quietly():
+            return grpc.ssl_channel_credentials(authority or _system_authorities(), key, certificate)
 
     def tls_context(self) -> "ssl.SSLContext":
         """The same for Python's own TLS, which says what is wrong where gRPC only waits. Raises ConfigError."""
@@ -75,6 +78,21 @@ class Access(Struct, frozen=True):
         if self.token_file:
             return f"see whether the token in {self.token_file} is the right one, and still good"
         return "put a token in a file and name it: RAKEFARM_ENGINE_TOKEN_FILE, or token_file in [engine]"
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """gRPC learns with the first object that is made of it what it is to write to our standard error: nothing, unless
+    the user has asked for it. What it would say of a failure is in the failure, too. Commands are not to inherit the
+    word."""
+    if _VERBOSITY in os.environ:
+        yield
+        return
+    os.environ[_VERBOSITY] = "NONE"
+    try:
+        yield
+    finally:
+        os.environ.pop(_VERBOSITY, None)
 
 
 def _read(path: str, what: str) -> bytes:

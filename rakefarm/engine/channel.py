@@ -5,7 +5,6 @@ until patience is at its end: every call of ours may be made twice. What the eng
 """
 
 import contextlib
-import os
 import random
 import threading
 import time
@@ -17,7 +16,7 @@ from google.protobuf.message import Message
 
 from rakefarm import __version__
 from rakefarm.config import ConfigError
-from rakefarm.engine.access import Access
+from rakefarm.engine.access import Access, quietly
 from rakefarm.engine.address import EngineAddress
 from rakefarm.engine.api import remote_execution_pb2 as api
 from rakefarm.engine.errors import EngineAway, EngineError, EngineRefuses, EngineUnbelievable
@@ -44,7 +43,6 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
-_VERBOSITY = "GRPC_VERBOSITY"
 _METADATA_KEY = "build.bazel.remote.execution.v2.requestmetadata-bin"
 Answer = TypeVar("Answer")
 
@@ -58,7 +56,7 @@ class Channel:
         self._access = access
         self._closed = threading.Event()
         options = [*_OPTIONS, ("grpc.primary_user_agent", f"rakefarm/{__version__}")]
-        with _quietly():
+        with quietly():
             if address.encrypted:
                 self._channel = grpc.secure_channel(address.target, access.credentials(), options)
             else:
@@ -159,20 +157,6 @@ class Channel:
         if code is grpc.StatusCode.INTERNAL or code is grpc.StatusCode.UNKNOWN:
             return EngineAway(f"{name}: {method.name} failed there: {details}")
         return EngineRefuses(f"{name} refuses {method.name}: {details or code.value[1]}", code.name)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """gRPC learns while the first channel is made what it is to write to our standard error: nothing, unless the user
-    has asked for it. What it would say of a failure is in the failure, too. Commands are not to inherit the word."""
-    if _VERBOSITY in os.environ:
-        yield
-        return
-    os.environ[_VERBOSITY] = "NONE"
-    try:
-        yield
-    finally:
-        os.environ.pop(_VERBOSITY, None)
 
 
 def _to_bytes(message: Message) -> bytes:
