@@ -3,9 +3,8 @@
 A token is only sent where nobody listens: by TLS, or on loopback. It is never kept, printed or put into an event.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -17,9 +16,8 @@ from rakefarm.security.network import is_loopback_name
 if TYPE_CHECKING:
     import ssl
 
-    import grpc
+    from rakefarm.engine.quiet_grpc import grpc
 
-_VERBOSITY = "GRPC_VERBOSITY"
 TOKEN_BYTES = 64 << 10
 PROPERTIES = 64
 
@@ -34,7 +32,7 @@ class Access(Struct, frozen=True):
 
     def credentials(self) -> "grpc.ChannelCredentials":
         """For a channel with TLS; without `authority` the system's authorities count. Raises ConfigError."""
-        import grpc
+        from rakefarm.engine.quiet_grpc import grpc
 
         authority, certificate, key = [
             _read(path, what) if path else None
@@ -44,8 +42,7 @@ class Access(Struct, frozen=True):
                 (self.private_key, "tls_private_key"),
             )
         ]
-        with quietly():
-            return grpc.ssl_channel_credentials(authority or _system_authorities(), key, certificate)
+        return grpc.ssl_channel_credentials(authority or _system_authorities(), key, certificate)
 
     def tls_context(self) -> "ssl.SSLContext":
         """The same for Python's own TLS, which says what is wrong where gRPC only waits. Raises ConfigError."""
@@ -80,21 +77,6 @@ class Access(Struct, frozen=True):
         return "put a token in a file and name it: RAKEFARM_ENGINE_TOKEN_FILE, or token_file in [engine]"
 
 
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """gRPC learns with the first object that is made of it what it is to write to our standard error: nothing, unless
-    the user has asked for it. What it would say of a failure is in the failure, too. Commands are not to inherit the
-    word."""
-    if _VERBOSITY in os.environ:
-        yield
-        return
-    os.environ[_VERBOSITY] = "NONE"
-    try:
-        yield
-    finally:
-        os.environ.pop(_VERBOSITY, None)
-
-
 def _read(path: str, what: str) -> bytes:
     try:
         with open(os.path.expanduser(path), "rb") as file:
@@ -124,8 +106,9 @@ def _system_authorities() -> bytes | None:
 def check_engine(settings: EngineSettings, insecure: bool) -> tuple[EngineAddress, Access]:
     """Where the engine of these settings is and what lets us in, its files looked at. Raises ConfigError."""
     try:
-        import grpc  # noqa: F401
         from google.protobuf import message  # noqa: F401
+
+        from rakefarm.engine import quiet_grpc  # noqa: F401
     except ImportError as error:
         text = "an engine is spoken to by gRPC, which is not installed: pip install 'rakefarm[grid]'"
         raise ConfigError(text) from error

@@ -10,14 +10,13 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import grpc
-
 from rakefarm.engine.api import bytestream_pb2
 from rakefarm.engine.api import remote_execution_pb2 as api
 from rakefarm.engine.channel import Channel
 from rakefarm.engine.content import EMPTY, Content, read_digest
 from rakefarm.engine.errors import EngineAway, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.methods import BATCH_READ, BATCH_UPDATE, FIND_MISSING, READ, WRITE
+from rakefarm.engine.quiet_grpc import grpc
 
 BATCH_BYTES = 3 << 20
 """What a message of many contents holds at most, unless the engine allows less: gRPC's own limit is 4 MiB."""

@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from rakefarm import __version__
 from rakefarm.config import ConfigError
-from rakefarm.engine.access import Access, quietly
+from rakefarm.engine.access import Access
 from rakefarm.engine.address import EngineAddress
 from rakefarm.engine.api import remote_execution_pb2 as api
 from rakefarm.engine.errors import EngineAway, EngineError, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.handshake import examine
 from rakefarm.engine.methods import Method
+from rakefarm.engine.quiet_grpc import grpc
 
 MESSAGE_BYTES = 16 << 20
 """The largest message that is taken; batches are agreed to be smaller."""
@@ -56,11 +56,10 @@ class Channel:
         self._access = access
         self._closed = threading.Event()
         options = [*_OPTIONS, ("grpc.primary_user_agent", f"rakefarm/{__version__}")]
-        with quietly():
-            if address.encrypted:
-                self._channel = grpc.secure_channel(address.target, access.credentials(), options)
-            else:
-                self._channel = grpc.insecure_channel(address.target, options)
+        if address.encrypted:
+            self._channel = grpc.secure_channel(address.target, access.credentials(), options)
+        else:
+            self._channel = grpc.insecure_channel(address.target, options)
         details = api.ToolDetails(tool_name="rakefarm", tool_version=__version__)
         request = api.RequestMetadata(tool_details=details, tool_invocation_id=invocation)
         self._metadata = ((_METADATA_KEY, request.SerializeToString()),)

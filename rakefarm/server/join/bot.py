@@ -12,7 +12,6 @@ import threading
 import time
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 from msgspec import Struct
 
@@ -22,6 +21,7 @@ from rakefarm.engine.channel import LONGEST_PAUSE_S, Channel
 from rakefarm.engine.content import read_digest
 from rakefarm.engine.errors import EngineError, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.methods import CREATE_BOT_SESSION, UPDATE_BOT_SESSION
+from rakefarm.engine.quiet_grpc import grpc
 from rakefarm.logs import logger
 from rakefarm.server.join.ending import invalid, unavailable
 from rakefarm.server.join.lease import Colleagues, Lease, Withdrawn
