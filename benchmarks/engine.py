@@ -34,6 +34,7 @@ TALLY = ROOT / "examples" / "tally"
 NO_OPS = 20
 QUEUED_JOBS = "64"
 SLOTS = 2
+BUILD_S = 600.0
 OURS, PLAIN, DIRECT = "ours, by the engine", "plain worker, by the engine", "ours, direct"
 
 Way = tuple[str, list[str], str]
@@ -65,7 +66,7 @@ def build(directory: Path, way: Way, jobs: str) -> tuple[float, list[dict[str, o
     configuration.write_text(settings)
     words = [sys.executable, "-m", "rakefarm.client", "--json", "--config", str(configuration), "-j", jobs, *options]
     began = time.monotonic()
-    done = subprocess.run(words, cwd=directory, capture_output=True, env=ENVIRONMENT)
+    done = subprocess.run(words, cwd=directory, capture_output=True, env=ENVIRONMENT, timeout=BUILD_S)
     took = time.monotonic() - began
     if done.returncode:
         raise SystemExit(f"{way[0]}: {done.stderr.decode()[-2000:]}")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from typing import Any
 
 import grpc
@@ -29,12 +30,16 @@ def perform(channel: grpc.Channel, action: Any) -> Any:
     with tempfile.TemporaryDirectory() as box:
         with download(channel, instance="") as downloader:
             command = downloader.get_message(action.command_digest, api.Command())
-            downloader.download_directory(action.input_root_digest, box)
+            if action.input_root_digest.size_bytes:  # BuildGrid does not find the tree of nothing
+                downloader.download_directory(action.input_root_digest, box)
         for path in command.output_paths:
             os.makedirs(os.path.dirname(os.path.join(box, path)), exist_ok=True)
         variables = {each.name: each.value for each in command.environment_variables}
+        result = api.ActionResult()
+        result.execution_metadata.execution_start_timestamp.GetCurrentTime()
         done = subprocess.run(list(command.arguments), cwd=box, env=variables, capture_output=True)
-        result = api.ActionResult(exit_code=done.returncode, stdout_raw=done.stdout, stderr_raw=done.stderr)
+        result.execution_metadata.execution_completed_timestamp.GetCurrentTime()
+        result.exit_code, result.stdout_raw, result.stderr_raw = done.returncode, done.stdout, done.stderr
         with upload(channel, instance="") as uploader:
             for path in command.output_paths:
                 place = os.path.join(box, path)
@@ -48,7 +53,16 @@ def perform(channel: grpc.Channel, action: Any) -> Any:
 
 
 def serve(channel: grpc.Channel, name: str, properties: list[tuple[str, str]]) -> None:
-    """One bot, for ever."""
+    """One bot, for ever; what it can't do ends the process, and so the benchmark."""
+    try:
+        take_leases(channel, name, properties)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def take_leases(channel: grpc.Channel, name: str, properties: list[tuple[str, str]]) -> None:
+    """One lease after another."""
     stub = bots_pb2_grpc.BotsStub(channel)
     worker = worker_pb2.Worker()
     device = worker.devices.add(handle=name)
@@ -60,7 +74,7 @@ def serve(channel: grpc.Channel, name: str, properties: list[tuple[str, str]]) -
         for lease in session.leases:
             action = api.Action()
             if not lease.payload.Unpack(action):
-                raise SystemExit(f"a lease that holds a {lease.payload.type_url}")
+                raise ValueError(f"a lease that holds a {lease.payload.type_url}")
             lease.result.Pack(perform(channel, action))
             lease.state = COMPLETED
         request = bots_pb2.UpdateBotSessionRequest(name=session.name, bot_session=session)

@@ -39,6 +39,8 @@ class SmallEngine:
         """The platform properties of each action that was executed, and not found in the cache."""
         self.cancelled: set[str] = set()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.refuses = threading.Event()
+        """Set: nobody is let in any more."""
         self._place = place
         self._prologue = prologue
         self._has_worker = has_worker
@@ -58,14 +60,18 @@ class SmallEngine:
             "cancel": (CANCEL_OPERATION, "unary", self._cancel),
         }
 
-    def _tell(self, _: bytes, __: grpc.ServicerContext) -> api.ServerCapabilities:
+    def _tell(self, _: bytes, context: grpc.ServicerContext) -> api.ServerCapabilities:
+        if self.refuses.is_set():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
         sha256 = api.DigestFunction.SHA256
         return api.ServerCapabilities(
             cache_capabilities={"digest_functions": [sha256]},
             execution_capabilities={"digest_function": sha256, "exec_enabled": True},
         )
 
-    def _find_missing(self, request: bytes, _: grpc.ServicerContext) -> api.FindMissingBlobsResponse:
+    def _find_missing(self, request: bytes, context: grpc.ServicerContext) -> api.FindMissingBlobsResponse:
+        if self.refuses.is_set():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
         asked = api.FindMissingBlobsRequest.FromString(request).blob_digests
         lacking = [digest for digest in asked if digest.hash not in self._contents]
         return api.FindMissingBlobsResponse(missing_blob_digests=lacking)
