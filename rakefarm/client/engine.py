@@ -17,7 +17,7 @@ from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.client.perform import Performer
 from rakefarm.client.plan import Outcome
-from rakefarm.client.report import Report
+from rakefarm.client.report import Report, report_error
 from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
 from rakefarm.engine.errors import EngineAway, EngineError, EngineRefuses, EngineUnbelievable
@@ -150,7 +150,7 @@ class EnginePlacer:
                 self._told.fall_back(job, str(error))
                 return
             except (InputError, OutputError, OSError) as error:
-                report = failure(error, self._engine.name)
+                report = report_error(error, self._engine.name)
             self._told.end(job, report, started)
             return
 
@@ -194,13 +194,3 @@ class EnginePlacer:
             raise
         finally:
             incoming.close()
-
-
-def failure(error: Exception, host: str) -> Report:
-    """Something of ours failed the action: what it made there has no place here, or it never went there."""
-    if isinstance(error, OutputError):
-        return Report(Outcome.FAILED, host=host, detail=str(error), code=Code.OUTPUT)
-    if isinstance(error, OSError):
-        where = f" ({error.filename!s})" if error.filename else ""
-        return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)
-    return Report(Outcome.FAILED, detail=str(error), code=Code.MISSING_INPUT)

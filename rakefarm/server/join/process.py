@@ -10,41 +10,29 @@ import socket
 import threading
 import time
 
-from rakefarm.config import ConfigError, ServerSettings
+from rakefarm.config import ConfigError
 from rakefarm.logs import logger
 from rakefarm.server import handoff
 from rakefarm.server.desk import Desk
-from rakefarm.server.furnishing import NOT_NOW, CannotFurnish, furnish
-from rakefarm.server.grants import Grants
-from rakefarm.server.isolation.confinement import Confinement
-from rakefarm.server.scoreboard import Scoreboard
-from rakefarm.server.worker import WayIn
+from rakefarm.server.furnishing import NOT_NOW, CannotFurnish, Inherited, furnish
 from rakefarm.server.workplace import Workplace
 
 POLL_S = 0.05
 
 
-def run_joined(
-    number: int,
-    channel: socket.socket,
-    settings: ServerSettings,
-    grants: Grants,
-    scoreboard: Scoreboard,
-    directory: str,
-    confinement: Confinement,
-    way_in: WayIn,
-) -> int:
+def run_joined(inherited: Inherited) -> int:
     """In that process, for all its life; answers its exit status."""
     try:
-        work = furnish(number, channel, settings, grants, scoreboard, directory, confinement, way_in.entrance)
+        work = furnish(inherited)
     except CannotFurnish as error:
         return error.status
+    channel = inherited.channel
     try:
         with contextlib.suppress(OSError):  # the listener is gone already: what follows will see
             channel.send(handoff.READY)
         _serve(work, channel)
     except ConfigError as error:
-        logger.error("can't join %s: %s", settings.engine.url, error)
+        logger.error("can't join %s: %s", work.settings.engine.url, error)
         return NOT_NOW
     finally:
         work.clear()
