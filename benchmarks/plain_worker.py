@@ -52,17 +52,14 @@ def perform(channel: grpc.Channel, action: Any) -> Any:
         return result
 
 
+def end(failure: threading.ExceptHookArgs) -> None:
+    """What a bot can't do ends the process, and so the benchmark."""
+    traceback.print_exception(failure.exc_value)
+    os._exit(1)
+
+
 def serve(channel: grpc.Channel, name: str, properties: list[tuple[str, str]]) -> None:
-    """One bot, for ever; what it can't do ends the process, and so the benchmark."""
-    try:
-        take_leases(channel, name, properties)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-
-
-def take_leases(channel: grpc.Channel, name: str, properties: list[tuple[str, str]]) -> None:
-    """One lease after another."""
+    """One bot, for ever."""
     stub = bots_pb2_grpc.BotsStub(channel)
     worker = worker_pb2.Worker()
     device = worker.devices.add(handle=name)
@@ -85,6 +82,7 @@ def main() -> None:
     """Until it is killed."""
     target, count = sys.argv[1].removeprefix("grpc://"), int(sys.argv[2])
     properties = [(key, value) for key, _, value in (word.partition("=") for word in sys.argv[3:])]
+    threading.excepthook = end
     channel = grpc.insecure_channel(target)
     threads = [
         threading.Thread(target=serve, args=(channel, f"plain-{os.getpid()}-{number}", properties))
