@@ -1,9 +1,11 @@
 """`rakefarm cc` by an engine in this process: what comes back is what the compiler would have made here."""
 
 import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +79,16 @@ def test_the_option_names_it_for_one_call(calls: Calls, engine: SmallEngine) -> 
     calls.extra["RAKEFARM_ENGINE"] = ""
     status, _, err = calls.call("-v", "--engine", engine.url, "gcc", "-Iinc", "-c", "src/a.c")
     assert status == 0 and f"on {engine.url}".encode() in err, err
+    assert len(engine.asked) == 1
+
+
+def test_make_runs_as_many_as_the_engine_may_have(calls: Calls, engine: SmallEngine) -> None:
+    fill(calls, engine)
+    calls.write("Makefile", "all: a.o\n\t@echo flags: $(MAKEFLAGS)\na.o: src/a.c\n\tgcc -Iinc -c $< -o $@\n")
+    words = [sys.executable, "-m", "rakefarm", "run", "make", "-j"]
+    done = subprocess.run(words, cwd=calls.path, env=calls.environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^flags: .*-j64", done.stdout, re.MULTILINE), done.stdout
     assert len(engine.asked) == 1
 
 
