@@ -1,14 +1,13 @@
 """A compiler call, tried on host after host: sent, and its outputs installed as the compiler would."""
 
-import mmap
 import os
-from collections.abc import Callable
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from rakefarm import transport
 from rakefarm.capture import Capture
-from rakefarm.cc import depfile, layout, shipment
+from rakefarm.cc import layout, shipment
+from rakefarm.cc.arrival import Compiled, split_told, take_in
 from rakefarm.cc.cancel import Cancel
 from rakefarm.cc.closure import Closure
 from rakefarm.cc.commandline import Call
@@ -17,17 +16,15 @@ from rakefarm.cc.inquiry import Inquiry
 from rakefarm.cc.options import Role
 from rakefarm.cc.placement import Place
 from rakefarm.cc.reasons import Local, Reason
-from rakefarm.cc.results import Made
 from rakefarm.cc.scratch import Scratch
 from rakefarm.cc.shipment import Shipments
 from rakefarm.cc.toolchain import Toolchain
 from rakefarm.client import remote
 from rakefarm.client.inputs import Manifest
 from rakefarm.client.link import Link
-from rakefarm.client.outputs import Incoming, OutputError
+from rakefarm.client.outputs import Incoming
 from rakefarm.market.curve import Curve
 from rakefarm.market.history import signature_of
-from rakefarm.records import LARGEST_BYTES
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
@@ -40,22 +37,6 @@ ENTRY_BYTES, BUFFERED_BYTES = 80, 32 << 10
 OWN_HEADERS = "headers like ours"
 """What a host lacks that is sent the system's headers, too."""
 SAME_NEED = Need("same", layout.SAME_PATH.decode())
-
-
-class Compiled(Struct, frozen=True):
-    """A call that was done: how it ended, and on which `host`, where the result may have been `kept` of an earlier one;
-    or `here`, and why; or with neither, that its result was kept by us. `missed` says why we had none, `made` is the
-    result, if it may be kept; `keep` keeps it, and is to be called when the caller has its answer."""
-
-    stderr: bytes
-    host: str = ""
-    kept: bool = False
-    here: Local | None = None
-    status: int = 0
-    stdout: bytes = b""
-    missed: str = ""
-    made: Made | None = None
-    keep: Callable[[], None] | None = None
 
 
 class Attempts:
@@ -158,11 +139,11 @@ class Attempts:
             result = executed.result
             if result.outcome != "exited" or result.status:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: {result.outcome} {result.status}")
-            box, _, rest = b"".join(stdout.pieces()).partition(b"\n")
-            if not box.startswith(b"/") or rest:
+            box, rest = split_told(stdout)
+            if not box or rest:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: it did not say where it ran")
             messages = b"".join(stderr.pieces()).replace(box, b"")
-            made = self._finish(incoming, box, messages)
+            made = take_in(incoming, self._package, self._inquiry, box, messages)
             if not result.kept:
                 self._farm.learn(self._signature, self._task, result)
             return Compiled(messages, place.member.name, made=made, kept=bool(result.kept)), executed.curve
@@ -220,48 +201,9 @@ class Attempts:
             label=os.fsdecode(self._call.source)[-100:].encode("utf-8", "replace").decode(),
         )
 
-    def _finish(self, incoming: Incoming, box: bytes, messages: bytes) -> Made | None:
-        """Take the server's directory out of what came back, and give the files their names. Answers the result that
-        may be kept. Raises Local, OSError."""
-        dependency_file = None
-        if self._call.dependency_file is not None:
-            dependency_file = self._package.produces[self._call.outputs.index(self._call.dependency_file)]
-        for path, descriptor in incoming.descriptors().items():
-            if path == dependency_file:
-                size = os.fstat(descriptor).st_size
-                text = depfile.without(os.pread(descriptor, size, 0), box, self._toolchain.family)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, text, 0)
-            elif _holds(descriptor, box):
-                raise Local(Reason.LEAKED_PATH, os.fsdecode(path))
-        contents = [_content(incoming.descriptors().get(path, -1)) for path in self._package.produces]
-        install(incoming, self._inquiry)
-        return None if None in contents else Made(messages, tuple([each or b"" for each in contents]))
-
 
 def _signature(call: Call, toolchain: Toolchain) -> str:
     """What the same compile of another day is known by, in the form of the market's history."""
     flags = [each for word in call.words if word.role in (Role.PASS, Role.SEARCH) for each in word.written()]
     words = [os.path.basename(toolchain.program), *flags, b"-c", os.path.basename(call.source)]
     return signature_of(os.fsdecode(b" ".join(words)))
-
-
-def install(incoming: Incoming, inquiry: Inquiry) -> None:
-    """Give the outputs of a call their names. Raises Local."""
-    try:
-        incoming.install(umask=inquiry.request.umask)
-    except OutputError as error:
-        raise Local(Reason.FAULT, str(error)) from error
-
-
-def _content(descriptor: int) -> bytes | None:
-    """What is in a file that may be kept; None when it is too large, or there is none."""
-    size = os.fstat(descriptor).st_size if descriptor >= 0 else LARGEST_BYTES + 1
-    return os.pread(descriptor, size, 0) if size <= LARGEST_BYTES else None
-
-
-def _holds(descriptor: int, text: bytes) -> bool:
-    if not os.fstat(descriptor).st_size:
-        return False
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
-        return content.find(text) >= 0

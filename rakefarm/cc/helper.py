@@ -228,7 +228,7 @@ class Helper:
     def _jobs(self, request: Request) -> int:
         """How many compiles the farm that the request names takes at once; 0 when it names none."""
         try:
-            return self._farms.find(request.environ).placement.room
+            return self._farms.find(request.environ).room
         except Local:
             return 0
 

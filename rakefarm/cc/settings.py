@@ -9,12 +9,15 @@ from msgspec import structs
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.results import Results
-from rakefarm.config import ClientSettings, ConfigError, load_settings, says_yes
+from rakefarm.config import ClientSettings, ConfigError, engine_settings, load_settings, says_yes
 from rakefarm.logs import logger
 from rakefarm.records import RecordStore, UnsafeDirectory
 from rakefarm.result_cache import Counts, place_of
 
-_VARIABLES = ("HOME", "XDG_CONFIG_HOME", "RAKEFARM_KEY_FILE", "RAKEFARM_SHIP_TOOLCHAIN")
+_VARIABLES = (
+    "HOME", "XDG_CONFIG_HOME", "RAKEFARM_KEY_FILE", "RAKEFARM_SHIP_TOOLCHAIN", "RAKEFARM_HOSTS", "RAKEFARM_ENGINE",
+    "RAKEFARM_ENGINE_TOKEN_FILE",
+)  # fmt: skip
 
 
 class CallSettings:
@@ -35,6 +38,10 @@ class CallSettings:
                 settings = structs.replace(settings, key_file=key_file)
             if ships := environ.get("RAKEFARM_SHIP_TOOLCHAIN"):
                 settings = structs.replace(settings, ship_toolchain=says_yes("RAKEFARM_SHIP_TOOLCHAIN", ships))
+            engine = engine_settings(
+                settings.engine, environ.get("RAKEFARM_ENGINE"), environ, bool(environ.get("RAKEFARM_HOSTS"))
+            )
+            settings = structs.replace(settings, engine=engine)
             self._known = {**self._known, key: settings} if len(self._known) < 100 else {key: settings}
         return settings
 

@@ -1,14 +1,23 @@
 """The real parts, once for all tests of a run; and workers, of which each test has its own."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
+
+import identical
+from farm_vocabulary import Project
 from parts import BuildGrid, PostgreSQL, buildgrid_program
+from server_vocabulary import Server, StartServer
 
 MakeEngine = Callable[..., BuildGrid]
+StartWorkers = Callable[[BuildGrid, int], list[Server]]
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +50,33 @@ def make_engine(program: Path, database: PostgreSQL, tmp_path: Path) -> Iterator
     yield make
     for engine in made:
         engine.stop()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project."""
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def start_workers(start_server: StartServer) -> StartWorkers:
+    """`start_workers(engine, count)` starts servers that have joined it, with two slots each."""
+
+    def start(engine: BuildGrid, count: int) -> list[Server]:
+        return [start_server("--slots", "2", "--join", engine.url) for _ in range(count)]
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def lua(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of Lua 5.4, a project that nobody here wrote; skips where they can't be had."""
+    try:
+        return Path(identical.fetch(str(tmp_path_factory.mktemp("lua"))))
+    except subprocess.CalledProcessError:
+        pytest.skip("the source distribution of lupa, with Lua in it, can't be fetched")
+
+
+def lua_sources(lua: Path) -> list[str]:
+    """The names of the interpreter's C files: 33 in Lua 5.4."""
+    return sorted({each.name for each in lua.glob("*.c")} - {"luac.c", "onelua.c", "ltests.c"})
