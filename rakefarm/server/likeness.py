@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rakefarm.digest import Beat, hash_descriptor, no_beat
 from rakefarm.snapshot import Stamp, stamp_of
@@ -25,6 +26,13 @@ class Differs(Exception):
     """This server's own files are not what the action needs; another's may be."""
 
 
+@lru_cache(maxsize=256)
+def _named(value: str) -> tuple[bytes, bytes] | None:
+    """The path and the digest of a need `file=DIGEST:PATH`."""
+    found = _FILE_NEED.fullmatch(value)
+    return None if found is None else (os.fsencode(found[2]), bytes.fromhex(found[1]))
+
+
 class Likeness:
     """One worker's memory of its machine's files. For any thread."""
 
@@ -33,10 +41,8 @@ class Likeness:
 
     def has_file(self, value: str) -> bool:
         """Whether a need `file=DIGEST:PATH` is met."""
-        found = _FILE_NEED.fullmatch(value)
-        if found is None:
-            return False
-        return self._digest(os.fsencode(found[2]), no_beat) == bytes.fromhex(found[1])
+        named = _named(value)
+        return named is not None and self._digest(named[0], no_beat) == named[1]
 
     def compare(self, request: Execute, box: bytes, beat: Beat) -> None:
         """Hold our files against the lists that a request brings as inputs, placed in `box`, one for each need

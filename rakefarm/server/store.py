@@ -125,7 +125,8 @@ class Store:
             fits = status.st_size == size
             if fits and self._verified.get(digest) != identity:
                 fits = self._verify(blob, path, digest, beat)
-                self._verified[digest] = identity
+                status = os.fstat(blob)  # noting the use changes its ctime
+                self._verified[digest] = (status.st_ino, status.st_ctime_ns, size)
         except BaseException:
             os.close(blob)
             raise
@@ -163,21 +164,18 @@ class Store:
             self._write(digest, source, size, beat)
 
     def _write(self, digest: bytes, source: bytes, size: int, beat: Beat) -> None:
-        target = self._path(digest)
+        name = b"%b/new/%b" % (self._directory, os.urandom(12).hex().encode())
+        file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            descriptor, name = tempfile.mkstemp(dir=self._directory + b"/new")
-        except FileNotFoundError:
-            self._make_directories()
-            descriptor, name = tempfile.mkstemp(dir=self._directory + b"/new")
-        os.close(descriptor)
-        try:
-            file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.unlink(name)
                 _copy(file, name, size, 0o400, keep, beat)
-            finally:
-                os.close(file)
-            shelf.put(name, target)
+            except FileNotFoundError:
+                self._make_directories()
+                _copy(file, name, size, 0o400, keep, beat)
+        finally:
+            os.close(file)
+        try:
+            shelf.put(name, self._path(digest))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
