@@ -31,8 +31,11 @@ from rakefarm.records import LARGEST_BYTES
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
+from rakefarm.wire.request import digest_of
 
 ATTEMPTS = 3
+SMALL_BYTES = 1 << 20
+"""Objects up to this size are read to be looked through; larger ones are mapped, which costs more."""
 SOON_S = 0.4
 """Within this time a host's kernel acknowledges what it was sent, or its packets are lost."""
 ENTRY_BYTES, BUFFERED_BYTES = 80, 32 << 10
@@ -92,20 +95,21 @@ class Attempts:
         excluded: set[str] = set()
         problem = "no server answers"
         ships = self._farm.ships_toolchains and self._moves and shipment.can_use(self._call)
+        essential = None if ships else self._toolchain
+        holder = self._find_holder(essential) if self._repeatable else None
         for _ in range(ATTEMPTS):
-            place = self._farm.placement.acquire(
-                None if ships else self._toolchain,
-                self._work_s,
-                excluded,
-                lambda: self._cancel.gone,
-                self._shared_package.name,
-            )
+            place, holder = holder, None
+            if place is None:
+                name, placement = self._shared_package.name, self._farm.placement
+                place = placement.acquire(essential, self._work_s, excluded, lambda: self._cancel.gone, name)
             if place is None:
                 break
             curve: Curve | None = None
             try:
                 self._choose_package(place, ships)
                 compiled, curve = self._attempt(place)
+                if compiled.kept:
+                    self._farm.holders.learn(found=True)
                 return compiled
             except remote.Declined as declined:
                 problem, curve = f"{place.member.name}: {declined}", declined.curve
@@ -125,6 +129,19 @@ class Attempts:
             excluded.add(place.member.name)
         raise Local(Reason.CANCELLED if self._cancel.gone else Reason.NO_SERVER, problem)
 
+    def _find_holder(self, lacking: object) -> Place | None:
+        """The host that has the result, which then counts there; None when none is known to, or there is no choice."""
+        holders, placement = self._farm.holders, self._farm.placement
+        places = placement.usable(lacking)
+        if len(places) < 2 or not holders.pays:
+            return None
+        holder = holders.find(places, self._task, digest_of(remote.request_of(self._order())))
+        if holder is None:
+            holders.learn(found=False)
+        else:
+            placement.enter(holder)
+        return holder
+
     def _choose_package(self, place: Place, ships: bool) -> None:
         """What that host is to be sent, by what it is known to lack. Raises Declined when it can't be given that."""
         self._package, needs = self._shared_package, self._needs
@@ -142,10 +159,7 @@ class Attempts:
     def _attempt(self, place: Place) -> tuple[Compiled, Curve | None]:
         """Once, on one host. Raises Declined, Lost or a protocol error (not run), Local, OSError (ours)."""
         farm = self._farm.farm
-        link = farm.checkout(place.member)
-        while link is not None and not link.fresh():
-            farm.discard(link)
-            link = farm.checkout(place.member)
+        link = farm.checkout_fresh(place.member)
         if link is None:
             raise Lost(place.member.problem or "it can't be reached")
         stdout, stderr, incoming = Capture(), Capture(), Incoming()
@@ -234,9 +248,13 @@ class Attempts:
                 os.pwrite(descriptor, text, 0)
             elif _holds(descriptor, box):
                 raise Local(Reason.LEAKED_PATH, os.fsdecode(path))
-        contents = [_content(incoming.descriptors().get(path, -1)) for path in self._package.produces]
+        descriptors = incoming.descriptors()
+        kept = self._package.produces if self._repeatable else ()
+        contents = [_content(descriptors.get(path, -1)) for path in kept]
         install(incoming, self._inquiry)
-        return None if None in contents else Made(messages, tuple([each or b"" for each in contents]))
+        if not self._repeatable or None in contents:
+            return None
+        return Made(messages, tuple([each or b"" for each in contents]))
 
 
 def _signature(call: Call, toolchain: Toolchain) -> str:
@@ -261,7 +279,8 @@ def _content(descriptor: int) -> bytes | None:
 
 
 def _holds(descriptor: int, text: bytes) -> bool:
-    if not os.fstat(descriptor).st_size:
-        return False
+    size = os.fstat(descriptor).st_size
+    if size <= SMALL_BYTES:
+        return text in os.pread(descriptor, size, 0)
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
         return content.find(text) >= 0

@@ -26,7 +26,7 @@ from server_vocabulary import (
 )
 
 from rakefarm.wire import Limits
-from rakefarm.wire.codec import U64
+from rakefarm.wire.codec import PAYLOAD_COUNTS, U64
 from rakefarm.wire.messages import (
     Ack,
     Decline,
@@ -257,7 +257,8 @@ def test_a_body_that_is_announced_and_never_comes_takes_no_memory(server: Server
 @pytest.mark.parametrize("number", [MessageType.QUOTE_REQUEST, MessageType.WAIT])
 def test_an_inner_size_that_runs_past_its_payload(client: Client, refused: Refuse, number: MessageType) -> None:
     task = wrap([b"compile", U64.pack(1 << 62) + b"cpu", U64.pack(0), bytes(8), U64.pack(0)])
-    client.send_bytes(U64.pack(number) + wrap([task]))
+    rest = [b""] * (PAYLOAD_COUNTS[number] - 1)
+    client.send_bytes(U64.pack(number) + wrap([task, *rest]))
     refused(client, "protocol")
 
 
