@@ -18,7 +18,7 @@ from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.client.perform import Performer
 from rakefarm.client.plan import Outcome
-from rakefarm.client.report import Report
+from rakefarm.client.report import Report, report_error
 from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
 from rakefarm.engine.access import check_engine, parse_properties
@@ -215,7 +215,7 @@ class EnginePlacer:
                 self._told.fall_back(job, str(error))
                 return
             except (InputError, OutputError, OSError) as error:
-                report = failure(error, self._engine.name)
+                report = report_error(error, self._engine.name)
             self._told.end(job, report, started)
             return
 
@@ -278,13 +278,3 @@ def _lacks_inputs(response: api.ExecuteResponse) -> bool:
     """Whether it ended for want of what is then sent again."""
     failure = status_pb2.PreconditionFailure()
     return any(each.Unpack(failure) for each in response.status.details)
-
-
-def failure(error: Exception, host: str) -> Report:
-    """Something of ours failed the action: what it made there has no place here, or it never went there."""
-    if isinstance(error, OutputError):
-        return Report(Outcome.FAILED, host=host, detail=str(error), code=Code.OUTPUT)
-    if isinstance(error, OSError):
-        where = f" ({error.filename!s})" if error.filename else ""
-        return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)
-    return Report(Outcome.FAILED, detail=str(error), code=Code.MISSING_INPUT)

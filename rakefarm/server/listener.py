@@ -30,12 +30,12 @@ from rakefarm.security.aside import run_aside
 from rakefarm.security.network import is_loopback
 from rakefarm.server import audit, door, service_manager
 from rakefarm.server.entrance import StartError, open_socket, prepare, unix_path, warn
+from rakefarm.server.furnishing import WayIn
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.choice import CannotConfine, ServerConfinement
 from rakefarm.server.pool import Pool, WorkersCannotStart
 from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
 from rakefarm.server.scoreboard import Scoreboard
-from rakefarm.server.worker import WayIn
 
 ACCEPT_BURST = 64
 PERIOD_S = 0.1
