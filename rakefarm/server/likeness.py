@@ -5,6 +5,7 @@ the result depends on where it was made. It names files by path and digest; here
 Digests are remembered for as long as a file is the same.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -64,9 +65,9 @@ class Likeness:
                 raise Differs(difference)
 
     def _remember(self, digest: bytes, text: bytes) -> list[bytes]:
-        """The lines of a list, which many actions have."""
+        """The lines of a list, which many actions have; of one that was changed in its box nothing is remembered."""
         lines = text.splitlines()
-        if len(text) <= SHORT_LIST_BYTES:
+        if len(text) <= SHORT_LIST_BYTES and hashlib.sha256(text).digest() == digest:
             if len(self._lists) >= LISTS:
                 self._lists = {}
             self._lists[digest] = lines

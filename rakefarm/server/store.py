@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
 
@@ -30,6 +31,8 @@ SMALL_BYTES = 1 << 20
 EVICT_TO = 0.7
 EVICT_AT = 0.85
 ABANDONED_S = 86_400.0
+USED_AGAIN_S = 60.0
+"""Uses within this time of the last one are not written down."""
 
 
 def keep(descriptor: int) -> None:
@@ -124,8 +127,12 @@ class Store:
             identity = (status.st_ino, status.st_ctime_ns, size)
             fits = status.st_size == size
             if fits and self._verified.get(digest) != identity:
+                # Noting its use changes what it is known by, also to other workers.
+                if time.time() - status.st_mtime > USED_AGAIN_S:
+                    with contextlib.suppress(OSError):
+                        os.utime(blob)
+                    status = os.fstat(blob)
                 fits = self._verify(blob, path, digest, beat)
-                status = os.fstat(blob)  # noting the use changes its ctime
                 self._verified[digest] = (status.st_ino, status.st_ctime_ns, size)
         except BaseException:
             os.close(blob)
@@ -148,8 +155,6 @@ class Store:
 
     def _verify(self, blob: int, path: bytes, digest: bytes, beat: Beat) -> bool:
         if hash_descriptor(blob, beat) == digest:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # first use by this worker counts as recent use
             return True
         with contextlib.suppress(OSError):
             os.unlink(path)
