@@ -15,6 +15,9 @@ from rakefarm.cc.results import Made
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.records import LARGEST_BYTES
 
+SMALL_BYTES = 1 << 20
+"""Objects up to this size are read to be looked through; larger ones are mapped, which costs more."""
+
 
 class Compiled(Struct, frozen=True):
     """A call that was done: how it ended, and on which `host`, where the result may have been `kept` of an earlier one;
@@ -38,9 +41,11 @@ def split_told(stdout: Capture) -> tuple[bytes, bytes]:
     return (box if box.startswith(b"/") else b""), rest
 
 
-def take_in(incoming: Incoming, package: Package, inquiry: Inquiry, box: bytes, messages: bytes) -> Made | None:
+def take_in(
+    incoming: Incoming, package: Package, inquiry: Inquiry, box: bytes, messages: bytes, repeatable: bool
+) -> Made | None:
     """Take the directory `box` out of what came back, and give the files their names. Answers the result that may be
-    kept. Raises Local, OSError."""
+    kept, if the call is `repeatable`. Raises Local, OSError."""
     call, dependency_file = inquiry.call, None
     if call.dependency_file is not None:
         dependency_file = package.produces[call.outputs.index(call.dependency_file)]
@@ -52,9 +57,12 @@ def take_in(incoming: Incoming, package: Package, inquiry: Inquiry, box: bytes, 
             os.pwrite(descriptor, text, 0)
         elif _holds(descriptor, box):
             raise Local(Reason.LEAKED_PATH, os.fsdecode(path))
-    contents = [_content(incoming.descriptors().get(path, -1)) for path in package.produces]
+    descriptors = incoming.descriptors()
+    contents = [_content(descriptors.get(path, -1)) for path in (package.produces if repeatable else ())]
     install(incoming, inquiry)
-    return None if None in contents else Made(messages, tuple([each or b"" for each in contents]))
+    if not repeatable or None in contents:
+        return None
+    return Made(messages, tuple([each or b"" for each in contents]))
 
 
 def install(incoming: Incoming, inquiry: Inquiry) -> None:
@@ -72,7 +80,8 @@ def _content(descriptor: int) -> bytes | None:
 
 
 def _holds(descriptor: int, text: bytes) -> bool:
-    if not os.fstat(descriptor).st_size:
-        return False
+    size = os.fstat(descriptor).st_size
+    if size <= SMALL_BYTES:
+        return text in os.pread(descriptor, size, 0)
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
         return content.find(text) >= 0

@@ -28,6 +28,7 @@ from rakefarm.market.history import signature_of
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
+from rakefarm.wire.request import digest_of
 
 ATTEMPTS = 3
 SOON_S = 0.4
@@ -73,20 +74,21 @@ class Attempts:
         excluded: set[str] = set()
         problem = "no server answers"
         ships = self._farm.ships_toolchains and self._moves and shipment.can_use(self._call)
+        essential = None if ships else self._toolchain
+        holder = self._find_holder(essential) if self._repeatable else None
         for _ in range(ATTEMPTS):
-            place = self._farm.placement.acquire(
-                None if ships else self._toolchain,
-                self._work_s,
-                excluded,
-                lambda: self._cancel.gone,
-                self._shared_package.name,
-            )
+            place, holder = holder, None
+            if place is None:
+                name, placement = self._shared_package.name, self._farm.placement
+                place = placement.acquire(essential, self._work_s, excluded, lambda: self._cancel.gone, name)
             if place is None:
                 break
             curve: Curve | None = None
             try:
                 self._choose_package(place, ships)
                 compiled, curve = self._attempt(place)
+                if compiled.kept:
+                    self._farm.holders.learn(found=True)
                 return compiled
             except remote.Declined as declined:
                 problem, curve = f"{place.member.name}: {declined}", declined.curve
@@ -106,6 +108,19 @@ class Attempts:
             excluded.add(place.member.name)
         raise Local(Reason.CANCELLED if self._cancel.gone else Reason.NO_SERVER, problem)
 
+    def _find_holder(self, lacking: object) -> Place | None:
+        """The host that has the result, which then counts there; None when none is known to, or there is no choice."""
+        holders, placement = self._farm.holders, self._farm.placement
+        places = placement.usable(lacking)
+        if len(places) < 2 or not holders.pays:
+            return None
+        holder = holders.find(places, self._task, digest_of(remote.request_of(self._order())))
+        if holder is None:
+            holders.learn(found=False)
+        else:
+            placement.enter(holder)
+        return holder
+
     def _choose_package(self, place: Place, ships: bool) -> None:
         """What that host is to be sent, by what it is known to lack. Raises Declined when it can't be given that."""
         self._package, needs = self._shared_package, self._needs
@@ -123,10 +138,7 @@ class Attempts:
     def _attempt(self, place: Place) -> tuple[Compiled, Curve | None]:
         """Once, on one host. Raises Declined, Lost or a protocol error (not run), Local, OSError (ours)."""
         farm = self._farm.farm
-        link = farm.checkout(place.member)
-        while link is not None and not link.fresh():
-            farm.discard(link)
-            link = farm.checkout(place.member)
+        link = farm.checkout_fresh(place.member)
         if link is None:
             raise Lost(place.member.problem or "it can't be reached")
         stdout, stderr, incoming = Capture(), Capture(), Incoming()
@@ -143,7 +155,7 @@ class Attempts:
             if not box or rest:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: it did not say where it ran")
             messages = b"".join(stderr.pieces()).replace(box, b"")
-            made = take_in(incoming, self._package, self._inquiry, box, messages)
+            made = take_in(incoming, self._package, self._inquiry, box, messages, self._repeatable)
             if not result.kept:
                 self._farm.learn(self._signature, self._task, result)
             return Compiled(messages, place.member.name, made=made, kept=bool(result.kept)), executed.curve

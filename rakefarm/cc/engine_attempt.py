@@ -110,7 +110,7 @@ class EngineAttempt:
             if not box or rest:
                 raise Local(Reason.FAILED_THERE, f"{farm.name}: it did not say where it ran")
             messages = b"".join(report.stderr.pieces()).replace(box, b"")
-            made = take_in(incoming, package, self._inquiry, box, messages)
+            made = take_in(incoming, package, self._inquiry, box, messages, self._repeatable)
             return Compiled(messages, farm.name, made=made, kept=response.cached_result)
         finally:
             incoming.close()

@@ -4,10 +4,12 @@ engines."""
 import os
 import threading
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from rakefarm.cc.holders import Holders
 from rakefarm.cc.placement import Placement
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.settings import CallSettings
@@ -15,7 +17,7 @@ from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
 from rakefarm.config import DEFAULT_PORT, ClientSettings, ConfigError
 from rakefarm.events import Stream
-from rakefarm.hosts import HostSyntaxError, parse_host_list, with_default_port
+from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
 from rakefarm.market.bid import Coefficients
 from rakefarm.market.kind import COMPILE
 from rakefarm.wire.messages import Need, Result, Task
@@ -34,6 +36,7 @@ class HostFarm(Struct):
 
     farm: Farm
     placement: Placement
+    holders: Holders
     experiences: Experiences
     lock: threading.Lock
     ships_toolchains: bool = False
@@ -72,6 +75,13 @@ class HostFarm(Struct):
                 self.experiences.save()
 
 
+@lru_cache(maxsize=64)
+def _hosts(named: str) -> tuple[Host, ...]:
+    """Those of a list, but for this machine. Raises HostSyntaxError."""
+    hosts = [with_default_port(host, DEFAULT_PORT) for host in parse_host_list(named)]
+    return tuple([host for host in hosts if not host.is_local])
+
+
 class Farms:
     """All of a helper's. For any thread."""
 
@@ -92,10 +102,9 @@ class Farms:
             return self._find_engine(settings)
         try:
             named = environ.get("RAKEFARM_HOSTS") or "\n".join(settings.hosts)
-            hosts = tuple(with_default_port(host, DEFAULT_PORT) for host in parse_host_list(named))
+            hosts = _hosts(named)
         except (ConfigError, HostSyntaxError) as error:
             raise Local(Reason.NO_HOST, str(error)) from error
-        hosts = tuple([host for host in hosts if not host.is_local])
         if not hosts:
             raise Local(Reason.NO_HOST)
         key = (hosts, settings)
@@ -108,7 +117,12 @@ class Farms:
                 except ConfigError as error:
                     raise Local(Reason.NO_HOST, str(error)) from error
                 known = HostFarm(
-                    farm, Placement(farm), Experiences(self._environ), threading.Lock(), settings.ship_toolchain
+                    farm,
+                    Placement(farm),
+                    Holders(farm),
+                    Experiences(self._environ),
+                    threading.Lock(),
+                    settings.ship_toolchain,
                 )
                 farm.start()
                 self._farms[key] = known

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import structs
 
@@ -28,9 +29,8 @@ class CallSettings:
 
     def find(self, environ: Mapping[str, str]) -> ClientSettings:
         """Raises ConfigError."""
-        home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
-        files = ("/etc/rakefarm/client.toml", os.path.join(home, "rakefarm", "client.toml"))
-        key = (*(environ.get(name) for name in _VARIABLES), *map(_stamp, files))
+        variables = tuple([environ.get(name) for name in _VARIABLES])
+        key = (variables, *map(_stamp, _files(*variables[:2])))
         settings = self._known.get(key)
         if settings is None:
             settings = load_settings(ClientSettings, "client.toml", None, environ)
@@ -44,6 +44,13 @@ class CallSettings:
             settings = structs.replace(settings, engine=engine)
             self._known = {**self._known, key: settings} if len(self._known) < 100 else {key: settings}
         return settings
+
+
+@lru_cache(maxsize=64)
+def _files(home: str | None, config: str | None) -> tuple[str, str]:
+    """Where settings are."""
+    own = config or os.path.join(home or "", ".config")
+    return "/etc/rakefarm/client.toml", os.path.join(own, "rakefarm", "client.toml")
 
 
 def _stamp(path: str) -> tuple[int, ...]:
