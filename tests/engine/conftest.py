@@ -4,20 +4,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "system"))
 
 import identical
+from engine_vocabulary import MakeEngine, StartWorkers
 from farm_vocabulary import Project
 from parts import BuildGrid, PostgreSQL, buildgrid_program
 from server_vocabulary import Server, StartServer
-
-MakeEngine = Callable[..., BuildGrid]
-StartWorkers = Callable[[BuildGrid, int], list[Server]]
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +73,3 @@ def lua(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(identical.fetch(str(tmp_path_factory.mktemp("lua"))))
     except subprocess.CalledProcessError:
         pytest.skip("the source distribution of lupa, with Lua in it, can't be fetched")
-
-
-def lua_sources(lua: Path) -> list[str]:
-    """The names of the interpreter's C files: 33 in Lua 5.4."""
-    return sorted({each.name for each in lua.glob("*.c")} - {"luac.c", "onelua.c", "ltests.c"})

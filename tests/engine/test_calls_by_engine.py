@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_engine import SmallEngine, small_engine
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
-
 from calls_vocabulary import SLOW, SLOWLY, Calls, open_calls
 from server_vocabulary import wait_until
+from small_engine import SmallEngine, small_engine
 
 from rakefarm.cc import engine_farm, layout
 from rakefarm.cc.cancel import Cancel

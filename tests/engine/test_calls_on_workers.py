@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from calls_vocabulary import SLOW, SLOWLY, Calls, open_calls
-from conftest import MakeEngine, StartWorkers, lua_sources
+from engine_vocabulary import MakeEngine, StartWorkers, lua_sources
 from farm_vocabulary import commands_on
 from server_vocabulary import StartServer, wait_until
 

@@ -3,17 +3,13 @@
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import MakeEngine, StartWorkers, lua_sources
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
-
+from engine_vocabulary import MakeEngine, StartWorkers, lua_sources
 from farm_vocabulary import Built, Project
 from parts import BuildGrid
 from server_vocabulary import Server, StartServer, is_alive, wait_until

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from conftest import MakeEngine
+from engine_vocabulary import MakeEngine
 from farm_vocabulary import Built, Project
 from parts import BuildGrid
 from server_vocabulary import Server, StartServer
