@@ -218,10 +218,13 @@ def load_settings(cls: type[Settings], name: str, path: str | None, environ: Map
     return settings
 
 
-def engine_settings(settings: EngineSettings, url: str | None, environ: Mapping[str, str]) -> EngineSettings:
-    """Of a configuration file, with what an option or a variable says of them."""
+def engine_settings(
+    settings: EngineSettings, url: str | None, environ: Mapping[str, str], hosts_named: bool = False
+) -> EngineSettings:
+    """Of a configuration file, with what an option or a variable says of them. Where one names hosts instead
+    (`hosts_named`), an engine of the file's is not meant."""
     token_file = environ.get("RAKEFARM_ENGINE_TOKEN_FILE") or settings.token_file
-    return structs.replace(settings, url=url or settings.url, token_file=token_file)
+    return structs.replace(settings, url=url or ("" if hosts_named else settings.url), token_file=token_file)
 
 
 def load_origins(cls: type[Settings], name: str, path: str | None, environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Every host is asked before each action, and the one whose processors are the least busy wins, as it last saw itself."""
+"""Every host is asked before each action; the one wins whose processors are the least busy, as it last saw itself."""
 
 from rakefarm.market.each import EachPolicy, lowest_cpu
 

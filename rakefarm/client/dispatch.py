@@ -49,11 +49,15 @@ class Interrupted(BaseException):
         self.number = number
 
 
+class FarmClosed(Exception):
+    """Not one remote action can be run any more, and none of them is at fault: the build ends. The text is one line."""
+
+
 class Placer(Protocol):
     """What has the remote actions performed: a broker among hosts, or an engine."""
 
     def run_set(self, jobs: Sequence[RemoteJob]) -> None:
-        """All of them, to their ends."""
+        """All of them, to their ends. Raises FarmClosed."""
 
     def close(self) -> None:
         """At the end, whatever it was."""
@@ -114,7 +118,8 @@ class Dispatcher:
         self._broker.heard(member)
 
     def run(self) -> None:
-        """Run everything. Whatever ends it, no command of ours is left running afterwards, here or on a server."""
+        """Run everything. Whatever ends it, no command of ours is left running afterwards, here or on a server. Raises
+        FarmClosed."""
         try:
             for planned in self._plan.sets_to_run():
                 self._run_set(planned)
@@ -299,12 +304,13 @@ class Dispatcher:
         self._stream.emit(ActionRetried(action=job.number, host=host, reason=reason))
         self._there.end_with(lambda: self._broker.lost(job, host, host_down, for_good))
 
-    def fall_back(self, job: RemoteJob, reason: str) -> None:
-        """No host runs it: then this machine does, or nobody."""
+    def fall_back(self, job: RemoteJob, reason: str, told: bool = False) -> None:
+        """No host runs it: then this machine does, or nobody. `told`: the reason is known to the user."""
         if self._performer.cancelled:
             return
         if self._settings.fallback == LOCAL:
-            self._performer.warn(f"line {job.planned.action.line}: {reason}; it runs here instead")
+            if not told:
+                self._performer.warn(f"line {job.planned.action.line}: {reason}; it runs here instead")
             self._here.submit((job.planned, True))
             return
         started = self._began.get(job.number, time.monotonic())

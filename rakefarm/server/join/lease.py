@@ -251,7 +251,7 @@ class Lease:
         self._metadata.output_upload_start_timestamp.GetCurrentTime()
         add_streams(collected, ended, files, notes)
         self._watched.check()
-        self._shared.blobs.supply(collected.sources)
+        self._shared.blobs.store(collected.sources)
         self._metadata.output_upload_completed_timestamp.GetCurrentTime()
         keep_outputs(self._work.store, collected.made)
         return collected.result, status
