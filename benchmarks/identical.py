@@ -36,6 +36,8 @@ def fetch(directory: str) -> str:
             directory,
             "lupa",
         ],
+        # Its setup, which pip asks what it needs, would compile another Lua meanwhile.
+        env={**os.environ, "LUPA_NO_LUAJIT": "true"},
         check=True,
     )
     (archive,) = glob.glob(os.path.join(directory, "lupa-*.tar.gz"))

@@ -6,6 +6,8 @@ the way is walked part by part, which comes to the same.
 
 import errno
 import os
+from collections.abc import Callable
+from functools import cache
 
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08  # linux/openat2.h
 _SYS_OPENAT2 = 437
@@ -29,21 +31,28 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
 
 
 def _openat2(directory: int, path: bytes, flags: int) -> int:
-    import ctypes  # heavy, and a client hardly ever comes here
-
-    how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor: int = libc.syscall(
-        ctypes.c_long(_SYS_OPENAT2),
-        ctypes.c_long(directory),
-        ctypes.c_char_p(path),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
+    descriptor, number = _caller()(directory, path, flags)
     if descriptor < 0:
-        number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
     return descriptor
+
+
+@cache
+def _caller() -> Callable[[int, bytes, int], tuple[int, int]]:
+    """The system call; it answers the descriptor, below 0 for none, and then the error's number."""
+    import ctypes  # heavy, and a client hardly ever comes here
+
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    call.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
+    how_type = ctypes.c_uint64 * 3
+    resolve, size = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS, ctypes.sizeof(how_type)
+
+    def openat2(directory: int, path: bytes, flags: int) -> tuple[int, int]:
+        descriptor = call(_SYS_OPENAT2, directory, path, how_type(flags, 0, resolve), size)
+        return descriptor, ctypes.get_errno() if descriptor < 0 else 0
+
+    return openat2
 
 
 def _walk(directory: int, path: bytes, flags: int) -> int:

@@ -36,6 +36,8 @@ SUBCOMMANDS = {
     "why": "who bid for an action, who won, and what came of it",
     "play": "show a build once more, from what --json=FILE wrote",
     "experiment": "try policies and bids out, simulated or on emulated hosts, and compare them",
+    "bench": "which award policy is faster for one's own build, on one's own farm",
+    "replay": "decide a recorded build again, offline, by other award policies",
     "lab": "a farm of emulated hosts on this machine, for trying things out",
     "policy": "begin an award policy of your own",
     "completion": "words for the shell to complete command lines with",

@@ -65,11 +65,14 @@ Cores = Meta(ge=0, le=4096)
 
 class Emulation(Struct, frozen=True):
     """A pretended machine, for experiments: what to say instead of what psutil says. 0 cores: none of this; 0 speed: as
-    learned."""
+    learned. `load` is a file of lines "TIME CORES": from when on (seconds of the monotonic clock) others keep so many
+    busy, instead of `busy_cores`; it is sampled every `sample_s` seconds (0: as a real machine is)."""
 
     cores: Annotated[int, Cores] = 0
     speed: Annotated[float, Rule(lambda value: value == 0 or 0.02 <= value <= 50.0, "0, or from 0.02 to 50")] = 0.0
     busy_cores: Annotated[float, Cores] = 0.0
+    load: Directory = ""
+    sample_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 0.0
 
 
 class Limits(Struct, frozen=True):
@@ -183,6 +186,7 @@ class ClientSettings(Struct, frozen=True):
     result_cache: Directory = ""
     result_cache_size: int = 5 << 30
     ship_toolchain: bool = False
+    fresh: bool = False
     key_file: str = ""
     key_name: str = ""
     tls_certificate: str = ""
@@ -214,10 +218,13 @@ def load_settings(cls: type[Settings], name: str, path: str | None, environ: Map
     return settings
 
 
-def engine_settings(settings: EngineSettings, url: str | None, environ: Mapping[str, str]) -> EngineSettings:
-    """Of a configuration file, with what an option or a variable says of them."""
+def engine_settings(
+    settings: EngineSettings, url: str | None, environ: Mapping[str, str], hosts_named: bool = False
+) -> EngineSettings:
+    """Of a configuration file, with what an option or a variable says of them. Where one names hosts instead
+    (`hosts_named`), an engine of the file's is not meant."""
     token_file = environ.get("RAKEFARM_ENGINE_TOKEN_FILE") or settings.token_file
-    return structs.replace(settings, url=url or settings.url, token_file=token_file)
+    return structs.replace(settings, url=url or ("" if hosts_named else settings.url), token_file=token_file)
 
 
 def load_origins(cls: type[Settings], name: str, path: str | None, environ: Mapping[str, str]) -> dict[str, str]:

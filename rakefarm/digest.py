@@ -29,9 +29,14 @@ def hash_descriptor(descriptor: int, beat: Beat = no_beat) -> bytes:
     """The SHA-256 of an open file, read from its beginning."""
     digest = sha256()
     position = 0
-    while data := os.pread(descriptor, CHUNK_BYTES, position):
+    # A byte more than there is: a small file is then read at once, and its end seen.
+    wanted = min(os.fstat(descriptor).st_size + 1, CHUNK_BYTES)
+    while data := os.pread(descriptor, wanted, position):
         digest.update(data)
         position += len(data)
+        if len(data) < wanted:
+            break
+        wanted = CHUNK_BYTES
         if position % BEAT_BYTES < CHUNK_BYTES:
             beat()
     return digest.digest()

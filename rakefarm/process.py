@@ -102,6 +102,7 @@ def run(
     environment: Mapping[bytes, bytes],
     *,
     directory: bytes | None = None,
+    words: Sequence[bytes] | None = None,
     cancel: int | None = None,
     timeout_s: float | None = None,
     streams: tuple[Capture, Capture] | None = None,
@@ -111,7 +112,8 @@ def run(
 ) -> Completed:
     """Run `command` as `/bin/sh -c` would, in `directory` (else the current one), until it and its group are gone.
 
-    A command of plain words is started without the shell (see `words`); `environment` should have PWD then.
+    A command of plain words is started without the shell (see `words`); `environment` should have PWD then. So is one
+    whose `words` the caller knows, the first the program's path; where that can't be, no shell is asked either.
 
     `cancel` is a descriptor: when it becomes readable, or its peer closes, the command is killed. `end_strays`
     is called after the end, to kill what left the group; `on_start` and, every BEAT_S while it runs, `beat` with its
@@ -122,7 +124,7 @@ def run(
     stdout, stderr = streams or (Capture(), Capture())
     started = time.monotonic()
     try:
-        pid, out, err = _start(command, environment, directory)
+        pid, out, err = _spawn(words[0], words, environment) if words else _start(command, environment, directory)
     except (OSError, ValueError) as error:  # ValueError: a NUL, or a variable without a name
         return Completed(_could_not_start(error), 0.0, 0.0, 0, stdout, stderr)
     killed: Ending | None = None
@@ -174,12 +176,12 @@ def _start(command: bytes, environment: Mapping[bytes, bytes], directory: bytes 
     plain = split_plain(command, environment)
     if plain is not None:
         with contextlib.suppress(OSError):  # a script without #!, say: the shell knows what to do with it
-            return _spawn(plain[0], [*plain[1]], environment)
+            return _spawn(plain[0], plain[1], environment)
     return _spawn(SHELL, [SHELL, "-c", command], environment)
 
 
 def _spawn(
-    program: str | bytes, arguments: list[bytes | str], environment: Mapping[bytes, bytes]
+    program: str | bytes, arguments: Sequence[bytes | str], environment: Mapping[bytes, bytes]
 ) -> tuple[int, int, int]:
     """Start the program in a session of its own; answers its pid and the read ends of both pipes."""
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
@@ -187,7 +189,7 @@ def _spawn(
     try:
         pid = os.posix_spawn(
             program,
-            arguments,
+            [*arguments],
             environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -280,6 +282,22 @@ def start_background(
             stderr=None if error is None else files.enter_context(open(error, "ab")),
             start_new_session=True,
             pass_fds=descriptors,
+        )
+
+
+def start_quiet(arguments: Sequence[str], environment: Mapping[str, str], path: str) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own, its input empty; the file at `path` has what it says, and nothing from
+    before. Raises OSError."""
+    import subprocess
+
+    with open(path, "wb") as file:
+        return subprocess.Popen(
+            arguments,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 

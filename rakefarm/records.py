@@ -76,6 +76,10 @@ class RecordStore:
 
     # --- one record -------------------------------------------------------------------------------------
 
+    def has(self, key: bytes) -> bool:
+        """Whether there is a record of this key now, as far as a look tells."""
+        return os.path.exists(self._path(key))
+
     def get(self, key: bytes) -> bytes | None:
         """The record of this key; None when there is none, or it is damaged (it is then removed)."""
         path = self._path(key)

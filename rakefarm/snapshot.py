@@ -164,25 +164,34 @@ def find_declared(
         total = 0
         for path in declared:
             try:
-                handle = open_beneath(top, path, os.O_PATH)
+                descriptor, readable = _open_declared(top, path)
             except OSError:
                 raise MissingOutput(path) from None
             try:
-                status = os.fstat(handle)
-            finally:
-                os.close(handle)
-            if stat.S_ISREG(status.st_mode):
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise MissingOutput(path)
                 named = status.st_nlink if status.st_nlink == 1 else count_names(top, status)
                 check_whose(path, status, named, owner)
                 total += status.st_size
                 admit(len(made) + 1, total)
-            file = inspect_file(top, box, path, beat)
+                file = _read(descriptor, box, path, beat) if readable else inspect_file(top, box, path, beat)
+            finally:
+                os.close(descriptor)
             if file is None:
                 raise MissingOutput(path)
             made.append(file)
         return made
     finally:
         os.close(top)
+
+
+def _open_declared(top: int, path: bytes) -> tuple[int, bool]:
+    """Open one to look at it, and whether it can be read, too: the command may have taken its own permission away."""
+    try:
+        return open_beneath(top, path, os.O_RDONLY | os.O_NONBLOCK), True
+    except PermissionError:
+        return open_beneath(top, path, os.O_PATH), False
 
 
 def open_made(file: Made) -> int:
@@ -265,11 +274,15 @@ def inspect_file(top: int, box: bytes, path: bytes, beat: Callable[[], None]) ->
     except OSError:
         return None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        digest = hash_descriptor(descriptor, beat)
-        size = os.fstat(descriptor).st_size
+        return _read(descriptor, box, path, beat)
     finally:
         os.close(descriptor)
+
+
+def _read(descriptor: int, box: bytes, path: bytes, beat: Callable[[], None]) -> Made | None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    digest = hash_descriptor(descriptor, beat)
+    size = os.fstat(descriptor).st_size
     return Made(path, box, stat.S_IMODE(status.st_mode) & 0o777, size, digest, _identity(status))

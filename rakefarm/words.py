@@ -3,12 +3,18 @@
 Starting `/bin/sh` to have it start the compiler costs about as much again as starting the compiler. A command is run
 without one only where the shell would do exactly the same: no character that a shell gives a meaning to, no
 assignment, no builtin, and the program is found on the PATH. Everything else goes to `/bin/sh -c`.
+
+One more form is known, that of the compiles of `rakefarm cc`, which print where they run and go to a directory there:
+
+    B=$PWD;echo "$B";cd './home/me/project'&&exec '/usr/bin/gcc' "-ffile-prefix-map=$B=" '-c' 'a.c'
 """
 
 import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+
+from msgspec import Struct
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_./+,:@%=-]+(?: +[A-Za-z0-9_./+,:@%=-]+)*")
 
@@ -47,6 +53,57 @@ def split_plain(command: bytes, environment: Mapping[bytes, bytes]) -> tuple[byt
         return name, words
     path = _find(name, environment.get(b"PATH", b""))
     return None if path is None else (path, words)
+
+
+class Placed(Struct, frozen=True):
+    """What a command of the form above comes to: it prints `said`, and becomes the program that is the first of `words`
+    in `directory`, with these variables besides its own."""
+
+    said: bytes
+    directory: bytes
+    words: list[bytes]
+    variables: dict[bytes, bytes]
+
+
+_OPENING = re.compile(rb"""B=\$PWD;echo "\$B";cd '\.(/[^'\0]+)'&&exec (?=['"/])""")
+_PIECE = re.compile(
+    rb"""'([^'\0]*)'|\\(')|"((?:[^"$`\\\0]|\$B(?![A-Za-z0-9_]))*)"|([A-Za-z0-9_./+,:@%=-]+)|( +)"""
+)  # fmt: skip
+
+
+def split_placed(command: bytes, directory: bytes) -> Placed | None:
+    """What a command of that form comes to in the absolute `directory`, by which PWD names it; None for another one."""
+    opening = _OPENING.match(command)
+    if opening is None or not directory.startswith(b"/") or b"\\" in directory:  # what echo makes of these, differs
+        return None
+    below = opening[1]
+    if below.endswith(b"/") or b"//" in below or b"/." in below:
+        return None
+    words = _expand(command, opening.end(), directory)
+    if not words or not words[0].startswith(b"/"):
+        return None
+    variables = {b"PWD": directory + below, b"OLDPWD": directory}
+    return Placed(directory + b"\n", directory + below, words, variables)
+
+
+def _expand(text: bytes, position: int, box: bytes) -> list[bytes] | None:
+    """The words from `position` on, where $B is `box`; None when anything there means something else to a shell."""
+    words: list[bytes] = []
+    word: bytes | None = None
+    while position < len(text):
+        piece = _PIECE.match(text, position)
+        if piece is None:
+            return None
+        position = piece.end()
+        if piece.lastindex == 5:
+            if word is not None:
+                words.append(word)
+            word = None
+        elif piece.lastindex == 3:
+            word = (word or b"") + piece[3].replace(b"$B", box)
+        else:
+            word = (word or b"") + piece[piece.lastindex or 0]
+    return words if word is None else [*words, word]
 
 
 def _split(command: bytes) -> list[bytes] | None:

@@ -18,26 +18,26 @@ SHARED_DATA = {"rakefarm.market.curve", "rakefarm.market.curve.Curve"}
 SIMULATION = {
     f"lab/{name}.py"
     for name in (
-        "attempt", "clairvoyant", "client", "draw", "foreign", "host", "launches", "memory", "network", "scenario",
-        "timeline", "world",
+        "attempt", "clairvoyant", "client", "draw", "foreign", "host", "launches", "memory", "network", "recorded_build",
+        "recorded_choices", "remodel", "replay", "scenario", "timeline", "world",
     )
 }  # fmt: skip
 OWNERS = {
     "psutil": {"server/load.py"},
     "rich": {"client/live.py", "client/frame.py", "client/tables.py", "client/top_screen.py", "lab/progress.py"},
     "subprocess": {"process.py", "embedded.py"},
-    "grpc": {
-        "engine/access.py",
-        "engine/blobs.py",
-        "engine/channel.py",
-        "engine/execution.py",
-        "server/join/bot.py",
-        "server/join/ending.py",
-    },
+    "grpc": {"engine/quiet_grpc.py"},
     "multiprocessing": set(),
     "asyncio": set(),
 }
 """Who may import what others must not."""
+SPEAKERS = {
+    f"{name}.py"
+    for name in (
+        "engine/access", "engine/blobs", "engine/channel", "engine/execution", "server/join/bot", "server/join/ending",
+    )
+}  # fmt: skip
+"""Who speaks gRPC."""
 STRANGERS = {
     "server": ("client", "cc", "launch"),
     "client": ("server", "cc", "launch"),
@@ -99,6 +99,7 @@ def test_imports_point_one_way(module: Path) -> None:
     if "/" not in name and name not in ("cli.py", "__main__.py"):
         known = {each for part in STRANGERS for each in ours(imported, part)}
         assert not known, "shared modules know neither side"
+    assert name in SPEAKERS or not ours(imported, "engine.quiet_grpc"), f"only {SPEAKERS} may speak gRPC"
     for owned, owners in OWNERS.items():
         assert owned not in top or name in owners, f"only {owners or 'nobody'} may import {owned}"
 

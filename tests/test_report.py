@@ -10,9 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "report"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from breakeven import table  # noqa: E402  the path comes first
+from breakeven import table, wires  # noqa: E402  the path comes first
 from breakeven.fit import fit, medians, predict  # noqa: E402
-from breakeven.report import model_of, text_of  # noqa: E402
+from breakeven.report import model_of, text_of, waited_for  # noqa: E402
 
 
 def test_every_figure_in_the_text_comes_from_the_data() -> None:
@@ -42,7 +42,10 @@ def test_no_measured_figure_is_typed_into_the_template() -> None:
 
 def test_the_coefficients_are_those_that_fit_the_data() -> None:
     middle = medians(table.read(str(DATA)))
-    stored, fitted = predict(middle, model_of(str(DATA))), predict(middle, fit(middle))
+    stored, fitted = (
+        predict(middle, model_of(str(DATA))),
+        predict(middle, fit(middle, waited_for(wires.read(str(DATA))))),
+    )
     for one, other in zip(stored, fitted, strict=True):
         assert one.remote_s == pytest.approx(other.remote_s, rel=0.02)
 

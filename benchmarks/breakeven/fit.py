@@ -11,7 +11,7 @@ from scipy.optimize import least_squares
 
 from rakefarm.market.break_even import Build, Client, Costs, Hosts, local_s, remote_s
 
-FIRST_GUESS = Costs(0.15, 0.002, 2e-8, 0.002, 6.0, 1.5)
+FIRST_GUESS = Costs(0.15, 0.002, 2e-8, 0.002, 6.0, 1.1)
 LEAST = 1e-10
 
 
@@ -57,22 +57,26 @@ def medians(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-def fit(rows: Sequence[Row]) -> Costs:
+def fit(rows: Sequence[Row], round_trips: float) -> Costs:
     """The coefficients that predict the times on the farm best, of all cases but those held back; the error is that of
-    the logarithm, so that short builds count as much as long ones."""
+    the logarithm, so that short builds count as much as long ones. `round_trips` that an action waits for are measured
+    elsewhere: cases of one number of actions don't tell them from those of the build."""
     seen = [row for row in rows if not held_back(row.number)]
 
+    def costs_of(logarithms: Sequence[float]) -> Costs:
+        return Costs(*[math.exp(value) for value in logarithms], round_trips)
+
     def errors(logarithms: Sequence[float]) -> list[float]:
-        costs = Costs(*[math.exp(value) for value in logarithms])
+        costs = costs_of(logarithms)
         found = []
         for row in seen:
             build, client, hosts = setting(row)
             found.append(math.log(remote_s(build, client, hosts, costs) / row.remote_s))
         return found
 
-    first = [math.log(value) for value in (getattr(FIRST_GUESS, name) for name in Costs.__struct_fields__)]
+    first = [math.log(value) for value in (getattr(FIRST_GUESS, name) for name in Costs.__struct_fields__[:-1])]
     best = least_squares(errors, first, loss="soft_l1", f_scale=0.1, bounds=(math.log(LEAST), 5.0))
-    return Costs(*[math.exp(value) for value in best.x])
+    return costs_of(best.x)
 
 
 def predict(rows: Sequence[Row], costs: Costs) -> list[Prediction]:

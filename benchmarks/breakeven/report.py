@@ -26,7 +26,7 @@ def write_report(directory: str) -> None:
     rows = table.read(directory)
     pairs = wires.read(directory)
     middle = medians(rows)
-    costs = fit(middle)
+    costs = fit(middle, waited_for(pairs))
     with open(os.path.join(directory, MODEL), "wb") as model:
         model.write(msgspec.json.format(msgspec.json.encode(costs)) + b"\n")
     predictions = predict(middle, costs)
@@ -67,6 +67,9 @@ def render(
         "times": _times,
         "size": _size,
     }
+    other = table.read(directory, table.EARLIER)
+    earlier = {row.case: row for row in medians(other)}
+    twice = [each for each in predictions if each.row.case in earlier]
     return environment.get_template(TEMPLATE).render(
         machine=machine,
         costs=costs,
@@ -78,8 +81,10 @@ def render(
         held=sum(each.held_back for each in predictions),
         right=sum(each.right for each in predictions),
         far_off=[each for each in predictions if abs(each.error) > FAR_OFF],
-        best=max(predictions, key=lambda each: _gain(each.row)),
-        worst=min(predictions, key=lambda each: _gain(each.row)),
+        best=max(twice, key=lambda each: _gain(each.row)),
+        worst=min(twice, key=lambda each: _gain(each.row)),
+        again={each.row.number: _gain(earlier[each.row.case]) for each in twice},
+        again_rounds=max(row.round for row in other) + 1,
         spread=_spread(rows),
         distcc_ratio=statistics.median(
             each.row.remote_s / each.row.distcc_s for each in predictions if each.row.distcc_s
@@ -129,6 +134,11 @@ def _one(figures: Sequence[Figure], experiment: str, way: str, **at: float) -> f
     chosen = [each for each in of_way if all(getattr(each, name) == value for name, value in at.items())]
     assert len(chosen) == 1, f"{experiment} {way} {at}: {len(chosen)} figures"
     return chosen[0].value
+
+
+def waited_for(figures: Sequence[Figure]) -> float:
+    """Round trips that an action waits for where one runs at a time."""
+    return _slope(figures, "1 at once")
 
 
 def _slope(figures: Sequence[Figure], way: str) -> float:

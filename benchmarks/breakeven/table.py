@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, fields, replace
 import psutil
 from breakeven.rounds import Measured
 
-DATA, MACHINE = "break-even.csv", "machine.json"
+DATA, EARLIER, MACHINE = "break-even.csv", "earlier.csv", "machine.json"
+"""The rows of the sweep, those of another run that it is held against, and the machine."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class Row:
     local_s: float
     remote_s: float
     distcc_s: float
+
+    @property
+    def case(self) -> tuple[object, ...]:
+        """What was asked for: the same in every run."""
+        return (
+            *(self.source, self.emulated, self.actions, self.padding_bytes, self.cold, self.asked_round_trip_s),
+            *(self.asked_rate_bps, self.share, self.hosts, self.load),
+        )
 
     def with_times(self, local_s: float, remote_s: float, distcc_s: float) -> "Row":
         """The same case with other times."""
@@ -94,11 +103,11 @@ def write(directory: str, rows: Iterable[Row]) -> None:
         file.write("\n")
 
 
-def read(directory: str) -> list[Row]:
+def read(directory: str, name: str = DATA) -> list[Row]:
     """The rows of a file that `write` made."""
     types = {each.name: each.type for each in fields(Row)}
     convert = {int: int, float: float, bool: lambda text: text == "True", str: str}
-    with open(os.path.join(directory, DATA), encoding="ascii", newline="") as file:
+    with open(os.path.join(directory, name), encoding="ascii", newline="") as file:
         return [
             Row(**{name: convert[types[name]](text) for name, text in line.items()})  # type: ignore[index]
             for line in csv.DictReader(file)

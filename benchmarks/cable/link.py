@@ -59,13 +59,16 @@ class Machine:
     def start(
         self, arguments: Sequence[str], cores: str = "", environment: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[str]":
-        """Start it; it has a pipe for its input, the closing of which should end it, and one for its output."""
+        """Start it; it has a pipe for its input, the closing of which should end it, and one for its output. It is a
+        session of its own, as daemons and other people's work are: where the scheduler shares a core among sessions
+        first, as with autogroups, what is in one of them counts as one."""
         process = subprocess.Popen(
             self.command(arguments, cores),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment or os.environ),
             text=True,
+            start_new_session=True,
         )
         self.processes.append(process)
         return process

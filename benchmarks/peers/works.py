@@ -106,7 +106,7 @@ def debian_source(directory: str, name: str) -> str:
 
 def debian_archive(directory: str, name: str) -> str:
     """Fetch a Debian source package; answers the path of its archive as the authors made it. Raises NotFetched."""
-    place = _apt_source(directory, name, "--download-only")
+    place = _apt_source(directory, name, "--download-only", "--tar-only")
     (archive,) = [entry.path for entry in os.scandir(place) if ".orig.tar." in entry.name and entry.name[-4:] != ".asc"]
     return archive
 

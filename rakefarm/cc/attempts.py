@@ -1,14 +1,13 @@
 """A compiler call, tried on host after host: sent, and its outputs installed as the compiler would."""
 
-import mmap
 import os
-from collections.abc import Callable
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from rakefarm import transport
 from rakefarm.capture import Capture
-from rakefarm.cc import depfile, layout, shipment
+from rakefarm.cc import layout, shipment
+from rakefarm.cc.arrival import Compiled, split_told, take_in
 from rakefarm.cc.cancel import Cancel
 from rakefarm.cc.closure import Closure
 from rakefarm.cc.commandline import Call
@@ -17,20 +16,19 @@ from rakefarm.cc.inquiry import Inquiry
 from rakefarm.cc.options import Role
 from rakefarm.cc.placement import Place
 from rakefarm.cc.reasons import Local, Reason
-from rakefarm.cc.results import Made
 from rakefarm.cc.scratch import Scratch
 from rakefarm.cc.shipment import Shipments
 from rakefarm.cc.toolchain import Toolchain
 from rakefarm.client import remote
 from rakefarm.client.inputs import Manifest
 from rakefarm.client.link import Link
-from rakefarm.client.outputs import Incoming, OutputError
+from rakefarm.client.outputs import Incoming
 from rakefarm.market.curve import Curve
 from rakefarm.market.history import signature_of
-from rakefarm.records import LARGEST_BYTES
 from rakefarm.transport import Lost
 from rakefarm.wire import ProtocolError
 from rakefarm.wire.messages import Need, Variable
+from rakefarm.wire.request import digest_of
 
 ATTEMPTS = 3
 SOON_S = 0.4
@@ -40,22 +38,6 @@ ENTRY_BYTES, BUFFERED_BYTES = 80, 32 << 10
 OWN_HEADERS = "headers like ours"
 """What a host lacks that is sent the system's headers, too."""
 SAME_NEED = Need("same", layout.SAME_PATH.decode())
-
-
-class Compiled(Struct, frozen=True):
-    """A call that was done: how it ended, and on which `host`, where the result may have been `kept` of an earlier one;
-    or `here`, and why; or with neither, that its result was kept by us. `missed` says why we had none, `made` is the
-    result, if it may be kept; `keep` keeps it, and is to be called when the caller has its answer."""
-
-    stderr: bytes
-    host: str = ""
-    kept: bool = False
-    here: Local | None = None
-    status: int = 0
-    stdout: bytes = b""
-    missed: str = ""
-    made: Made | None = None
-    keep: Callable[[], None] | None = None
 
 
 class Attempts:
@@ -92,20 +74,21 @@ class Attempts:
         excluded: set[str] = set()
         problem = "no server answers"
         ships = self._farm.ships_toolchains and self._moves and shipment.can_use(self._call)
+        essential = None if ships else self._toolchain
+        holder = self._find_holder(essential) if self._repeatable else None
         for _ in range(ATTEMPTS):
-            place = self._farm.placement.acquire(
-                None if ships else self._toolchain,
-                self._work_s,
-                excluded,
-                lambda: self._cancel.gone,
-                self._shared_package.name,
-            )
+            place, holder = holder, None
+            if place is None:
+                name, placement = self._shared_package.name, self._farm.placement
+                place = placement.acquire(essential, self._work_s, excluded, lambda: self._cancel.gone, name)
             if place is None:
                 break
             curve: Curve | None = None
             try:
                 self._choose_package(place, ships)
                 compiled, curve = self._attempt(place)
+                if compiled.kept:
+                    self._farm.holders.learn(found=True)
                 return compiled
             except remote.Declined as declined:
                 problem, curve = f"{place.member.name}: {declined}", declined.curve
@@ -125,6 +108,19 @@ class Attempts:
             excluded.add(place.member.name)
         raise Local(Reason.CANCELLED if self._cancel.gone else Reason.NO_SERVER, problem)
 
+    def _find_holder(self, lacking: object) -> Place | None:
+        """The host that has the result, which then counts there; None when none is known to, or there is no choice."""
+        holders, placement = self._farm.holders, self._farm.placement
+        places = placement.usable(lacking)
+        if len(places) < 2 or not holders.pays:
+            return None
+        holder = holders.find(places, self._task, digest_of(remote.request_of(self._order())))
+        if holder is None:
+            holders.learn(found=False)
+        else:
+            placement.enter(holder)
+        return holder
+
     def _choose_package(self, place: Place, ships: bool) -> None:
         """What that host is to be sent, by what it is known to lack. Raises Declined when it can't be given that."""
         self._package, needs = self._shared_package, self._needs
@@ -142,10 +138,7 @@ class Attempts:
     def _attempt(self, place: Place) -> tuple[Compiled, Curve | None]:
         """Once, on one host. Raises Declined, Lost or a protocol error (not run), Local, OSError (ours)."""
         farm = self._farm.farm
-        link = farm.checkout(place.member)
-        while link is not None and not link.fresh():
-            farm.discard(link)
-            link = farm.checkout(place.member)
+        link = farm.checkout_fresh(place.member)
         if link is None:
             raise Lost(place.member.problem or "it can't be reached")
         stdout, stderr, incoming = Capture(), Capture(), Incoming()
@@ -158,11 +151,11 @@ class Attempts:
             result = executed.result
             if result.outcome != "exited" or result.status:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: {result.outcome} {result.status}")
-            box, _, rest = b"".join(stdout.pieces()).partition(b"\n")
-            if not box.startswith(b"/") or rest:
+            box, rest = split_told(stdout)
+            if not box or rest:
                 raise Local(Reason.FAILED_THERE, f"{place.member.name}: it did not say where it ran")
             messages = b"".join(stderr.pieces()).replace(box, b"")
-            made = self._finish(incoming, box, messages)
+            made = take_in(incoming, self._package, self._inquiry, box, messages, self._repeatable)
             if not result.kept:
                 self._farm.learn(self._signature, self._task, result)
             return Compiled(messages, place.member.name, made=made, kept=bool(result.kept)), executed.curve
@@ -220,48 +213,9 @@ class Attempts:
             label=os.fsdecode(self._call.source)[-100:].encode("utf-8", "replace").decode(),
         )
 
-    def _finish(self, incoming: Incoming, box: bytes, messages: bytes) -> Made | None:
-        """Take the server's directory out of what came back, and give the files their names. Answers the result that
-        may be kept. Raises Local, OSError."""
-        dependency_file = None
-        if self._call.dependency_file is not None:
-            dependency_file = self._package.produces[self._call.outputs.index(self._call.dependency_file)]
-        for path, descriptor in incoming.descriptors().items():
-            if path == dependency_file:
-                size = os.fstat(descriptor).st_size
-                text = depfile.without(os.pread(descriptor, size, 0), box, self._toolchain.family)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, text, 0)
-            elif _holds(descriptor, box):
-                raise Local(Reason.LEAKED_PATH, os.fsdecode(path))
-        contents = [_content(incoming.descriptors().get(path, -1)) for path in self._package.produces]
-        install(incoming, self._inquiry)
-        return None if None in contents else Made(messages, tuple([each or b"" for each in contents]))
-
 
 def _signature(call: Call, toolchain: Toolchain) -> str:
     """What the same compile of another day is known by, in the form of the market's history."""
     flags = [each for word in call.words if word.role in (Role.PASS, Role.SEARCH) for each in word.written()]
     words = [os.path.basename(toolchain.program), *flags, b"-c", os.path.basename(call.source)]
     return signature_of(os.fsdecode(b" ".join(words)))
-
-
-def install(incoming: Incoming, inquiry: Inquiry) -> None:
-    """Give the outputs of a call their names. Raises Local."""
-    try:
-        incoming.install(umask=inquiry.request.umask)
-    except OutputError as error:
-        raise Local(Reason.FAULT, str(error)) from error
-
-
-def _content(descriptor: int) -> bytes | None:
-    """What is in a file that may be kept; None when it is too large, or there is none."""
-    size = os.fstat(descriptor).st_size if descriptor >= 0 else LARGEST_BYTES + 1
-    return os.pread(descriptor, size, 0) if size <= LARGEST_BYTES else None
-
-
-def _holds(descriptor: int, text: bytes) -> bool:
-    if not os.fstat(descriptor).st_size:
-        return False
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
-        return content.find(text) >= 0

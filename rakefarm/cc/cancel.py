@@ -4,18 +4,25 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from typing import Protocol
 
-from rakefarm.client.link import Link
 from rakefarm.transport import Lost
 
 
+class Severable(Protocol):
+    """What stands between us and the command, elsewhere: without it, that ends."""
+
+    def cut(self) -> None:
+        """At once, from any thread."""
+
+
 class Cancel:
-    """Lets another thread end a call: closes the link in use, whereupon the server kills the command, or makes a
+    """Lets another thread end a call: cuts the link in use, whereupon the server kills the command, or makes a
     descriptor readable, whereupon we do."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._link: Link | None = None
+        self._link: Severable | None = None
         self._event: int | None = None
         self.gone = False
 
@@ -34,8 +41,8 @@ class Cancel:
                 self._event = None
             os.close(event)
 
-    def use(self, link: Link | None) -> None:
-        """From now on this link is to be closed. Raises Lost when it is too late."""
+    def use(self, link: Severable | None) -> None:
+        """From now on this link is to be cut. Raises Lost when it is too late."""
         with self._lock:
             self._link = link
             if self.gone and link is not None:

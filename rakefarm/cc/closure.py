@@ -78,20 +78,28 @@ def search_path(call: Call, directory: bytes, builtin: Iterable[bytes], passed: 
     def absolute(names: Iterable[bytes]) -> list[bytes]:
         return [plain_path(os.path.join(directory, name), passed) for name in names]
 
+    known: dict[bytes, tuple[int, int] | None] = {}
+
+    def identify(name: bytes) -> tuple[int, int] | None:
+        if name not in known:
+            known[name] = _identity(name)
+        return known[name]
+
     system = absolute(call.system) + list(builtin)
     after = absolute(call.after)
     places: dict[tuple[int, int], bytes] = {}
     kept: list[bytes] = []
-    seen_in_system = {identity for name in system if (identity := _identity(name)) is not None}
+    seen_in_system = {identity for name in system if (identity := identify(name)) is not None}
     for name in absolute(call.bracket):
-        if _identity(name) not in seen_in_system:
+        if identify(name) not in seen_in_system:
             kept.append(name)
-    for name in [*absolute(call.quote), *kept, *system, *after]:
-        identity = _identity(name)
+    quoted = absolute(call.quote)
+    for name in [*quoted, *kept, *system, *after]:
+        identity = identify(name)
         if identity is not None and places.setdefault(identity, name) != name:
             raise Local(Reason.SYMBOLIC_LINK, f"{os.fsdecode(name)} is {os.fsdecode(places[identity])}")
-    chain = [name for name in [*kept, *system, *after] if _identity(name) is not None]
-    quote = [name for name in absolute(call.quote) if _identity(name) is not None]
+    chain = [name for name in [*kept, *system, *after] if identify(name) is not None]
+    quote = [name for name in quoted if identify(name) is not None]
     return SearchPath(tuple(dict.fromkeys(quote)), tuple(dict.fromkeys(chain)))
 
 

@@ -17,11 +17,17 @@ def command(words: Sequence[str]) -> int:
     """Answers the exit status."""
     parser = argparse.ArgumentParser(
         prog="rakefarm cc",
-        usage="rakefarm cc [-v] [--ship-toolchain] [--cache-dir DIR] [--cache-size SIZE] COMPILER ARGS…\n"
+        usage="rakefarm cc [-v] [--engine URL] [--ship-toolchain] [--cache-dir DIR] [--cache-size SIZE]\n"
+        "                   COMPILER ARGS…\n"
         "       rakefarm cc --statistics | --stop | --launcher | --install-links DIR",
         description="Compile on the farm what can be, with the very result that the compiler has here; the rest here.",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say where it compiles, and if here, why")
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="have the engine at grpc[s]://HOST:PORT[/INSTANCE] compile, and no hosts (docs/engine.md)",
+    )
     parser.add_argument("--ship-toolchain", action="store_true", help="send gcc to hosts that have another one")
     parser.add_argument("--cache-dir", metavar="DIR", help="keep results in this directory")
     parser.add_argument("--cache-size", metavar="SIZE", help="keep so much of them, like 5G; 0: none")
@@ -61,6 +67,8 @@ def command(words: Sequence[str]) -> int:
 
     if options.verbose:
         os.environ["RAKEFARM_VERBOSE"] = "1"
+    if options.engine:
+        os.environ["RAKEFARM_ENGINE"] = options.engine
     if options.ship_toolchain:
         os.environ["RAKEFARM_SHIP_TOOLCHAIN"] = "1"
     if options.cache_dir is not None:

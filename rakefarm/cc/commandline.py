@@ -18,12 +18,12 @@ SUFFIXES = {
     b".c": C, b".cc": CXX, b".cp": CXX, b".cxx": CXX, b".cpp": CXX, b".CPP": CXX, b".c++": CXX, b".C": CXX,
 }  # fmt: skip
 """Languages by the source's suffix; others are for this machine."""
-LOCAL_VARIABLES = (
+LOCAL_VARIABLES = frozenset({
     "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES",
     "GCC_EXEC_PREFIX", "COMPILER_PATH", "GCC_COMPARE_DEBUG", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS", "CC_PRINT_OPTIONS",
-    "CC_LOG_DIAGNOSTICS", "CC_PRINT_HEADERS", "COMPILER_PATH", "GCC_DIAGNOSTICS_LOG", "SDKROOT",
+    "CC_LOG_DIAGNOSTICS", "CC_PRINT_HEADERS", "GCC_DIAGNOSTICS_LOG", "SDKROOT",
     "MACOSX_DEPLOYMENT_TARGET",
-)  # fmt: skip
+})  # fmt: skip
 """Variables that change what a compiler reads, writes or makes (gcc(1), ENVIRONMENT; clang's driver)."""
 _SAFE_FOR_ASSEMBLER = (b"--noexecstack", b"--execstack", b"--fatal-warnings", b"-W", b"--warn", b"-mrelax-relocations=",
                        b"--compress-debug-sections", b"-mbranches-within", b"-malign-branch")  # fmt: skip
@@ -78,8 +78,8 @@ def understand(arguments: Sequence[bytes], directory: bytes, cxx: bool, environ:
 
     Raises Local.
     """
-    for name in LOCAL_VARIABLES:
-        if environ.get(name):
+    for name in environ.keys() & LOCAL_VARIABLES:
+        if environ[name]:
             raise Local(Reason.ENVIRONMENT, name)
     return _Reader(cxx).read(responsefile.expand(arguments, directory))
 

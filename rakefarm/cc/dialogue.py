@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -20,6 +21,8 @@ MAGIC = b"rkc1"
 DONE, LOCAL = 0, 1
 LARGEST_REQUEST = 16 << 20
 _SIZE = struct.Struct("=I")
+_HEAD_BYTES = len(MAGIC) + _SIZE.size
+RECEIVE_BYTES = 16 << 10
 _ANSWER = struct.Struct("=5I")
 
 
@@ -64,25 +67,34 @@ def encode_request(
 
 def receive_request(sock: socket.socket) -> Request | None:
     """The request, or None when the peer only looked whether we are here. Raises Malformed or OSError."""
-    head = _receive(sock, len(MAGIC) + _SIZE.size, at_start=True)
-    if not head:
+    data = bytearray(sock.recv(RECEIVE_BYTES))  # mostly all of it
+    if not data:
         return None
-    (size,) = _SIZE.unpack(head[len(MAGIC) :])
-    if not head.startswith(MAGIC) or size > LARGEST_REQUEST:
+    _receive_up_to(sock, data, _HEAD_BYTES)
+    (size,) = _SIZE.unpack_from(data, len(MAGIC))
+    if not data.startswith(MAGIC) or size > LARGEST_REQUEST:
         raise Malformed("no request")
-    rest = _receive(sock, size)
-    if rest[-1:] != b"\0":
+    _receive_up_to(sock, data, _HEAD_BYTES + size)
+    if len(data) != _HEAD_BYTES + size or data[-1:] != b"\0":
         raise Malformed("no request")
-    fields = rest[:-1].split(b"\0")
     try:
-        umask, terminal, directory, count = int(fields[0], 8), fields[1] == b"1", fields[2], int(fields[3])
-    except (IndexError, ValueError) as error:
+        umasked, terminal, directory, number, *rest = bytes(data[_HEAD_BYTES:-1]).split(b"\0", 4)
+        umask, count = int(umasked, 8), max(0, int(number))
+    except ValueError as error:
         raise Malformed("no request") from error
-    words = fields[4 : 4 + count]
-    if len(words) != count or count < 0 or not directory.startswith(b"/"):
+    fields = rest[0].split(b"\0", count) if rest else []
+    words, variables = fields[:count], fields[count:]
+    if len(words) != count or not directory.startswith(b"/"):
         raise Malformed("no request")
-    variables = (os.fsdecode(field).partition("=") for field in fields[4 + count :])
-    return Request(umask & 0o777, terminal, directory, tuple(words), {name: value for name, _, value in variables})
+    environ = _environment(variables[0] if variables else b"")
+    return Request(umask & 0o777, terminal == b"1", directory, tuple(words), environ)
+
+
+@lru_cache(maxsize=64)
+def _environment(text: bytes) -> Mapping[str, str]:
+    """The variables, not to be changed: a build's calls have the same, or nearly."""
+    variables = (os.fsdecode(field).partition("=") for field in text.split(b"\0") if field)
+    return {name: value for name, _, value in variables}
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -98,13 +110,16 @@ def receive_answer(sock: socket.socket) -> Answer:
     return Answer(kind, status, rest[:out], rest[out : out + err], rest[out + err :])
 
 
-def _receive(sock: socket.socket, size: int, at_start: bool = False) -> bytes:
+def _receive_up_to(sock: socket.socket, data: bytearray, size: int) -> None:
+    if len(data) < size:
+        data += _receive(sock, size - len(data))
+
+
+def _receive(sock: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         piece = sock.recv(min(size - len(data), 1 << 20))
         if not piece:
-            if at_start and not data:
-                return b""
             raise Malformed("the other end is gone")
         data += piece
     return bytes(data)

@@ -9,11 +9,12 @@ from functools import partial
 from msgspec import structs
 
 from rakefarm.cc import layout
-from rakefarm.cc.attempts import Attempts, Compiled, install
+from rakefarm.cc.arrival import Compiled, install
+from rakefarm.cc.attempts import Attempts
 from rakefarm.cc.cancel import Cancel
 from rakefarm.cc.closure import Closure
 from rakefarm.cc.dialogue import Request
-from rakefarm.cc.farms import Farms
+from rakefarm.cc.farms import Farms, HostFarm
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.here import Here
 from rakefarm.cc.inquiry import Inquiry, find_inputs, inquire
@@ -81,8 +82,12 @@ class Engine:
         self, inquiry: Inquiry, closure: Closure, shared: layout.Shared, cancel: Cancel, repeatable: bool
     ) -> Compiled:
         farm = self._farms.find(inquiry.request.environ)
-        attempts = Attempts(farm, self._scratch, self._shipments, inquiry, closure, shared, cancel, repeatable)
-        return attempts.run()
+        if isinstance(farm, HostFarm):
+            attempts = Attempts(farm, self._scratch, self._shipments, inquiry, closure, shared, cancel, repeatable)
+            return attempts.run()
+        from rakefarm.cc.engine_attempt import EngineAttempt  # with gRPC, which calls by hosts do without
+
+        return EngineAttempt(farm, self._scratch, inquiry, closure, shared, cancel, repeatable).run()
 
 
 def _put_in_place(inquiry: Inquiry, made: Made) -> None:

@@ -1,22 +1,29 @@
-"""The farms that calls have named, each with its connections, its placement and what its compiles took before."""
+"""The farms that calls have named, each with its connections, its placement and what its compiles took before; and the
+engines."""
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from rakefarm.cc.holders import Holders
 from rakefarm.cc.placement import Placement
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.settings import CallSettings
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
-from rakefarm.config import DEFAULT_PORT, ConfigError
+from rakefarm.config import DEFAULT_PORT, ClientSettings, ConfigError
 from rakefarm.events import Stream
-from rakefarm.hosts import HostSyntaxError, parse_host_list, with_default_port
+from rakefarm.hosts import Host, HostSyntaxError, parse_host_list, with_default_port
 from rakefarm.market.bid import Coefficients
 from rakefarm.market.kind import COMPILE
 from rakefarm.wire.messages import Need, Result, Task
+
+if TYPE_CHECKING:
+    from rakefarm.cc.engine_farm import EngineFarm
 
 SAVE_EACH = 500
 NETWORK_S = 0.45
@@ -29,10 +36,16 @@ class HostFarm(Struct):
 
     farm: Farm
     placement: Placement
+    holders: Holders
     experiences: Experiences
     lock: threading.Lock
     ships_toolchains: bool = False
     learned: int = 0
+
+    @property
+    def room(self) -> int:
+        """How many compiles it takes at once."""
+        return self.placement.room
 
     def describe(self, signature: str, needs: tuple[Need, ...], input_bytes: int) -> tuple[Task, float]:
         """The task as the market sees it, and what it is expected to take (reference seconds)."""
@@ -62,6 +75,13 @@ class HostFarm(Struct):
                 self.experiences.save()
 
 
+@lru_cache(maxsize=64)
+def _hosts(named: str) -> tuple[Host, ...]:
+    """Those of a list, but for this machine. Raises HostSyntaxError."""
+    hosts = [with_default_port(host, DEFAULT_PORT) for host in parse_host_list(named)]
+    return tuple([host for host in hosts if not host.is_local])
+
+
 class Farms:
     """All of a helper's. For any thread."""
 
@@ -70,16 +90,21 @@ class Farms:
         self._settings = settings
         self._lock = threading.Lock()
         self._farms: dict[object, HostFarm] = {}
+        self._engines: dict[ClientSettings, EngineFarm] = {}
 
-    def find(self, environ: Mapping[str, str]) -> HostFarm:
+    def find(self, environ: Mapping[str, str]) -> "HostFarm | EngineFarm":
         """The farm that a call with these variables is for. Raises Local when it names none, or a wrong one."""
         try:
             settings = self._settings.find(environ)
+        except ConfigError as error:
+            raise Local(Reason.NO_HOST, str(error)) from error
+        if settings.engine.url:
+            return self._find_engine(settings)
+        try:
             named = environ.get("RAKEFARM_HOSTS") or "\n".join(settings.hosts)
-            hosts = tuple(with_default_port(host, DEFAULT_PORT) for host in parse_host_list(named))
+            hosts = _hosts(named)
         except (ConfigError, HostSyntaxError) as error:
             raise Local(Reason.NO_HOST, str(error)) from error
-        hosts = tuple([host for host in hosts if not host.is_local])
         if not hosts:
             raise Local(Reason.NO_HOST)
         key = (hosts, settings)
@@ -92,20 +117,38 @@ class Farms:
                 except ConfigError as error:
                     raise Local(Reason.NO_HOST, str(error)) from error
                 known = HostFarm(
-                    farm, Placement(farm), Experiences(self._environ), threading.Lock(), settings.ship_toolchain
+                    farm,
+                    Placement(farm),
+                    Holders(farm),
+                    Experiences(self._environ),
+                    threading.Lock(),
+                    settings.ship_toolchain,
                 )
                 farm.start()
                 self._farms[key] = known
         return known
 
-    def each(self, do: Callable[[HostFarm], None]) -> None:
-        """Do something with every farm."""
+    def _find_engine(self, settings: ClientSettings) -> "EngineFarm":
+        """Raises Local, as of no server, so that the user is told of a wrong address or token."""
         with self._lock:
-            farms = list(self._farms.values())
-        for farm in farms:
-            do(farm)
+            known = self._engines.get(settings)
+            if known is None:
+                # gRPC takes longer to be loaded than a compile, and most farms have no engine.
+                from rakefarm.cc.engine_farm import EngineFarm
+
+                try:
+                    known = self._engines[settings] = EngineFarm(settings)
+                except ConfigError as error:
+                    raise Local(Reason.NO_SERVER, str(error)) from error
+        return known
 
     def close(self) -> None:
         """Close every connection, and keep what was learned."""
-        self.each(lambda farm: farm.farm.close())
-        self.each(lambda farm: farm.save())
+        with self._lock:
+            farms, engines = list(self._farms.values()), list(self._engines.values())
+        for engine in engines:
+            engine.close()
+        for farm in farms:
+            farm.farm.close()
+        for farm in farms:
+            farm.save()

@@ -86,12 +86,11 @@ class FileCache:
         known = self._listings.get(directory)
         if known is not None and known[0] == _identity(status):
             return known[1]
-        began = time.time_ns()
+        if time.time_ns() - status.st_ctime_ns <= RACY_NS:
+            return None  # what is listed now may not be all of it, and objects are written there all the time
         try:
             names = frozenset(os.listdir(directory))
         except OSError:
-            return None
-        if began - status.st_ctime_ns <= RACY_NS:
             return None
         self._listings[directory] = (_identity(status), names)
         return names

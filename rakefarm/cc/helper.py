@@ -4,12 +4,14 @@
                 │ request, answer      (one connection a call)
              helper ══ kept connections ══ servers
 
-A thread a call. It ends when it has had nothing to do for a while, when told to stop, or when another release has
+A thread a call; a few wait for the next one, each of which is taken by one of them, without a word between threads. It
+ends when it has had nothing to do for a while, when told to stop, or when another release has
 taken its place. Whoever may connect could have commands run in our name, so the socket is the user's alone, and the
 kernel says who is at the other end.
 """
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -36,6 +38,12 @@ from rakefarm.logs import logger
 
 IDLE_S = 600.0
 BACKLOG = 512
+MOST_WAITING = 4
+"""So many threads wait for calls; what is more ends."""
+ACCEPT_AGAIN_S = 0.1
+"""How long nothing is accepted when no descriptor was free."""
+GC_ALLOCATIONS = 20_000
+"""How many objects more than before the collector looks through the young ones: a call makes hundreds, no cycles."""
 _CREDENTIALS = struct.Struct("3i")
 CONTROL = b"rakefarm-cc"
 """The first word of a request that is for the helper itself."""
@@ -83,7 +91,7 @@ class Helper:
         self._farms = Farms(environ, settings)
         self._caches = ResultCaches(settings, files)
         self._lock = threading.Lock()
-        self._calls = 0
+        self._calls = self._waiting = 0
         self._counts: Counter[str] = Counter()
         self._hosts: Counter[str] = Counter()
         self._local_places = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
@@ -95,17 +103,13 @@ class Helper:
 
     def serve(self) -> None:
         """Until told to stop, or idle for long enough."""
-        poller = select.poll()
-        poller.register(self._listener, select.POLLIN)
-        poller.register(self._stop, select.POLLIN)
+        stopped = select.poll()
+        stopped.register(self._stop, select.POLLIN)
         try:
-            while True:
-                ready = dict(poller.poll(max(0.05, self._idle_left_s()) * 1000))
-                if self._stop in ready or (not ready and self._idle_left_s() <= 0):
-                    return
-                if ready:
-                    connection, _ = self._listener.accept()
-                    threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+            self._waiting = 1
+            self._start_thread()
+            while (left_s := self._idle_left_s()) > 0 and not stopped.poll(max(0.05, left_s) * 1000):
+                pass
         finally:
             self._caches.save()
             self._farms.close()
@@ -118,11 +122,39 @@ class Helper:
         with self._lock:
             return self._idle_s if self._calls else self._last_end + self._idle_s - time.monotonic()
 
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._serve_calls, daemon=True).start()
+
     # --- in a call's thread -----------------------------------------------------------------------------
 
+    def _serve_calls(self) -> None:
+        """One after another. While any is served, there is a thread that waits for the next; it counts as waiting from
+        before its start."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:
+                logger.warning("no call can be taken for a moment: %s", error.strerror)
+                time.sleep(ACCEPT_AGAIN_S)
+                continue
+            with self._lock:
+                self._calls += 1
+                self._waiting -= 1
+                last = not self._waiting
+                self._waiting += last
+            try:
+                if last:
+                    self._start_thread()
+            except RuntimeError:  # there are as many as may be: the next call waits until one of them is free
+                with self._lock:
+                    self._waiting -= 1
+            self._serve_one(connection)
+            with self._lock:
+                if self._waiting >= MOST_WAITING:
+                    return
+                self._waiting += 1
+
     def _serve_one(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._calls += 1
         try:
             _, uid, _ = _CREDENTIALS.unpack(
                 connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -228,7 +260,7 @@ class Helper:
     def _jobs(self, request: Request) -> int:
         """How many compiles the farm that the request names takes at once; 0 when it names none."""
         try:
-            return self._farms.find(request.environ).placement.room
+            return self._farms.find(request.environ).room
         except Local:
             return 0
 
@@ -260,6 +292,7 @@ def run(directory: str, environ: Mapping[str, str], idle_s: float = IDLE_S) -> i
     import tempfile
 
     os.umask(0o077)
+    gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
     lock = os.open(os.path.join(directory, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -93,7 +93,7 @@ def find_inputs(inquiry: Inquiry, files: FileCache) -> Closure:
 def _logical_directory(request: Request) -> bytes:
     """The directory as the compiler will name it: $PWD where that is the same one (getcwd(3), gcc's `getpwd`)."""
     named = os.fsencode(request.environ.get("PWD", ""))
-    if named.startswith(b"/") and b"/." not in named and b"//" not in named:
+    if named != request.directory and named.startswith(b"/") and b"/." not in named and b"//" not in named:
         try:
             if os.path.samefile(named, request.directory):
                 return named.rstrip(b"/") or b"/"

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rakefarm import process
 from rakefarm.cc import locations
@@ -40,23 +40,31 @@ def build_launcher(environ: Mapping[str, str]) -> str:
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as directory:
         made = os.path.join(directory, "rakefarm-cc")
         words = [
-            compiler, b"-O2", b"-o", os.fsencode(made), _define("PYTHON", sys.executable),
+            compiler, b"-O2", b"-s", b"-o", os.fsencode(made), _define("PYTHON", sys.executable),
             # In C a string whose content is a Python string.
             _define("ROOT", json.dumps(root)), os.fsencode(os.path.join(here, "launcher.c")),
         ]  # fmt: skip
-        variables = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
-        completed = process.run(
-            b" ".join([quote(word) for word in words]),
-            {**variables, b"RAKEFARM_CC": b"off"},
-            directory=b"/",
-            timeout_s=COMPILE_S,
-        )
-        said = b"".join(completed.stderr.pieces()).decode(errors="replace")
-        completed.close()
-        if completed.ending != process.Exited(0):
-            raise LauncherError(f"the launcher can't be compiled: {said.strip() or completed.ending}")
+        # Linking the C library anew at each start takes two thirds of it; not every system has one to link statically.
+        if _compile([*words, b"-static"], environ):
+            problem = _compile(words, environ)
+            if problem:
+                raise LauncherError(f"the launcher can't be compiled: {problem}")
         os.replace(made, path)
     return path
+
+
+def _compile(words: Sequence[bytes], environ: Mapping[str, str]) -> str:
+    """Run the compiler; what is wrong when it fails, or nothing."""
+    variables = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+    completed = process.run(
+        b" ".join([quote(word) for word in words]),
+        {**variables, b"RAKEFARM_CC": b"off"},
+        directory=b"/",
+        timeout_s=COMPILE_S,
+    )
+    said = b"".join(completed.stderr.pieces()).decode(errors="replace").strip()
+    completed.close()
+    return "" if completed.ending == process.Exited(0) else said or str(completed.ending)
 
 
 def _define(name: str, text: str) -> bytes:

@@ -31,6 +31,8 @@ SAME_PATH = b".rakefarm-same"
 KEPT_NAME = b".rakefarm-directory"
 """An empty file that makes a directory be there: directories are not sent."""
 EMPTY = hashlib.sha256(b"").digest()
+BEGINNING = b'B=$PWD;echo "$B";'
+"""With which every command tells where it runs."""
 COMMAND_BYTES = 120_000
 """A word of a command line has 128 KiB at most (Linux, MAX_ARG_STRLEN), and the shell gets all of it as one."""
 _SHARED = (b"/usr/include/", b"/usr/lib/", b"/usr/lib32/", b"/usr/lib64/", b"/usr/libx32/", b"/usr/local/include/",
@@ -102,7 +104,7 @@ def pack(inquiry: Inquiry, closure: Closure, shared: Shared, shipment: Shipment 
     be."""
     call, directory, targets = inquiry.call, inquiry.directory, inquiry.targets
     passed = set(closure.passed)
-    same = _same_text(closure, shared)
+    same = same_text(closure, shared)
     files = [(path, facts) for path, facts in closure.files.items() if not shared.has(path)]
     entries = [Input(SAME_PATH, b"", 0o600, 0, len(same), hashlib.sha256(same).digest())]
     # Another's result is the same where these don't matter: a fresh checkout has other times.
@@ -131,7 +133,7 @@ def pack(inquiry: Inquiry, closure: Closure, shared: Shared, shipment: Shipment 
     return Package(tuple(entries), tuple(sources), same, command, produces, targets)
 
 
-def _same_text(closure: Closure, shared: Shared) -> bytes:
+def same_text(closure: Closure, shared: Shared) -> bytes:
     """One line for each file of the system: its digest, or `-` for one that must not be there, and its path."""
     lines = [b"%b %b\n" % (facts.sha256.hex().encode(), p) for p, facts in closure.files.items() if shared.has(p)]
     lines += [b"- %b\n" % path for path in closure.absent if shared.has(path)]
@@ -157,7 +159,7 @@ def _command(inquiry: Inquiry, shared: Shared, compiler: bytes) -> bytes:
     for word in inquiry.call.words:
         words += _written(word, shared)
     there = quote(b"./" + inquiry.directory[1:])
-    command = b'B=$PWD;echo "$B";cd %b&&exec %b %b' % (there, compiler, b" ".join(words))
+    command = BEGINNING + b"cd %b&&exec %b %b" % (there, compiler, b" ".join(words))
     if len(command) > COMMAND_BYTES:
         raise Local(Reason.TOO_LONG)
     return command

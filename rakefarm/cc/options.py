@@ -6,6 +6,7 @@ indexes of the manuals of gcc 4.8 to 14 and clang 3.9 to 18, and gcc's own `comm
 """
 
 from enum import Enum, auto
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -133,6 +134,7 @@ FRAGILE = (b"-fsanitize", b"-gdwarf-2", b"-gdwarf-3", b"-gdwarf-4", b"-gsplit-dw
 way when a map has applied (tables of lines before DWARF 5). Measured with gcc 12."""
 
 
+@lru_cache(maxsize=4096)
 def find_option(word: bytes) -> tuple[Option, bytes | None] | None:
     """The row of an argument that begins with `-`, and its joined value (None: the next word is the value, or there is
     none). None for an option that nobody knows; the longest name wins."""

@@ -104,6 +104,16 @@ class Placement:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
 
+    def usable(self, lacking: object) -> list[Place]:
+        """The hosts that a compile could be sent to now, which are not known to lack that."""
+        with self._changed:
+            return self._usable(lacking, ())
+
+    def enter(self, place: Place) -> None:
+        """A call goes there out of turn, since it takes no slot."""
+        with self._changed:
+            place.in_flight += 1
+
     def _usable(self, lacking: object, excluded: Collection[str]) -> list[Place]:
         now = time.monotonic()
         self._look_again(now)

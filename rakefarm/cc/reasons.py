@@ -28,6 +28,7 @@ class Reason(Enum):
     COMPUTED_INCLUDE = "an #include is computed from a macro"
     EMBEDDED_FILE = "it reads or seeks a file in a way that can't be foreseen (.incbin, #embed, __has_include(MACRO))"
     TIME_OF_DAY = "the source uses __DATE__ or __TIME__, and SOURCE_DATE_EPOCH is not set"
+    FILE_TIMES = "the times of files may matter to the result, and an engine's inputs have none"
     SYMBOLIC_LINK = "a path climbs out of a symbolic link"
     UNREADABLE = "an input can't be read"
     ODD_NAME = "a path can't be sent"

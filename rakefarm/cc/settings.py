@@ -3,18 +3,22 @@
 import os
 import threading
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import structs
 
 from rakefarm.cc.filecache import FileCache
 from rakefarm.cc.reasons import Local, Reason
 from rakefarm.cc.results import Results
-from rakefarm.config import ClientSettings, ConfigError, load_settings, says_yes
+from rakefarm.config import ClientSettings, ConfigError, engine_settings, load_settings, says_yes
 from rakefarm.logs import logger
 from rakefarm.records import RecordStore, UnsafeDirectory
 from rakefarm.result_cache import Counts, place_of
 
-_VARIABLES = ("HOME", "XDG_CONFIG_HOME", "RAKEFARM_KEY_FILE", "RAKEFARM_SHIP_TOOLCHAIN")
+_VARIABLES = (
+    "HOME", "XDG_CONFIG_HOME", "RAKEFARM_KEY_FILE", "RAKEFARM_SHIP_TOOLCHAIN", "RAKEFARM_HOSTS", "RAKEFARM_ENGINE",
+    "RAKEFARM_ENGINE_TOKEN_FILE",
+)  # fmt: skip
 
 
 class CallSettings:
@@ -25,9 +29,8 @@ class CallSettings:
 
     def find(self, environ: Mapping[str, str]) -> ClientSettings:
         """Raises ConfigError."""
-        home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
-        files = ("/etc/rakefarm/client.toml", os.path.join(home, "rakefarm", "client.toml"))
-        key = (*(environ.get(name) for name in _VARIABLES), *map(_stamp, files))
+        variables = tuple([environ.get(name) for name in _VARIABLES])
+        key = (variables, *map(_stamp, _files(*variables[:2])))
         settings = self._known.get(key)
         if settings is None:
             settings = load_settings(ClientSettings, "client.toml", None, environ)
@@ -35,8 +38,19 @@ class CallSettings:
                 settings = structs.replace(settings, key_file=key_file)
             if ships := environ.get("RAKEFARM_SHIP_TOOLCHAIN"):
                 settings = structs.replace(settings, ship_toolchain=says_yes("RAKEFARM_SHIP_TOOLCHAIN", ships))
+            engine = engine_settings(
+                settings.engine, environ.get("RAKEFARM_ENGINE"), environ, bool(environ.get("RAKEFARM_HOSTS"))
+            )
+            settings = structs.replace(settings, engine=engine)
             self._known = {**self._known, key: settings} if len(self._known) < 100 else {key: settings}
         return settings
+
+
+@lru_cache(maxsize=64)
+def _files(home: str | None, config: str | None) -> tuple[str, str]:
+    """Where settings are."""
+    own = config or os.path.join(home or "", ".config")
+    return "/etc/rakefarm/client.toml", os.path.join(own, "rakefarm", "client.toml")
 
 
 def _stamp(path: str) -> tuple[int, ...]:

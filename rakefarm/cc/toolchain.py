@@ -11,6 +11,7 @@ import shlex
 import stat
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -73,19 +74,44 @@ def find_compiler(name: bytes, directory: bytes, search: bytes, ours: bytes = b"
     """
     if b"/" in name:
         path = os.path.normpath(os.path.join(directory, name))
-        if not _is_ours(path, ours):
+        status = _look(path)
+        if status is None or not _judge(path, ours, *_identity(status)).ours:
             return path
         name = os.path.basename(name)
     for place in search.split(b":"):
         path = os.path.join(directory, place, name)
-        if os.path.isfile(path) and os.access(path, os.X_OK) and not _is_ours(path, ours):
-            return path
+        status = _look(path)
+        if status is not None and stat.S_ISREG(status.st_mode):
+            judged = _judge(path, ours, *_identity(status))
+            if judged.runs and not judged.ours:
+                return path
     raise Local(Reason.NO_COMPILER, os.fsdecode(name))
 
 
-def _is_ours(path: bytes, ours: bytes) -> bool:
+def _look(path: bytes) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return (status.st_dev, status.st_ino, status.st_ctime_ns)
+
+
+class _Judged(Struct, frozen=True):
+    """Whether a file can be executed, and whether it is our own launcher."""
+
+    runs: bool
+    ours: bool
+
+
+@lru_cache(maxsize=256)
+def _judge(path: bytes, ours: bytes, *_identity: int) -> _Judged:
+    """Remembered for as long as the path leads to that same file, unchanged."""
     real = os.path.realpath(path)
-    return bool(ours and real == os.path.realpath(ours)) or os.path.basename(real) == b"rakefarm-cc"
+    is_ours = bool(ours and real == os.path.realpath(ours)) or os.path.basename(real) == b"rakefarm-cc"
+    return _Judged(os.access(path, os.X_OK), is_ours)
 
 
 class Toolchains:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rakefarm import __version__
-from rakefarm.client.dispatch import Dispatcher, Interrupted, Placer
+from rakefarm.client.dispatch import Dispatcher, FarmClosed, Interrupted, Placer
 from rakefarm.client.experience import Experiences
 from rakefarm.client.farm import Farm
 from rakefarm.client.jobs import expect
@@ -36,7 +36,7 @@ class UsedEngine(Protocol):
     name: str
 
     def open(self) -> None:
-        """See whether it is there, and tell of it."""
+        """See whether it is there, and tell of it. Raises FarmClosed."""
 
     def place(self, dispatcher: Dispatcher, performer: Performer) -> Placer:
         """What the dispatcher hands its remote actions to."""
@@ -75,6 +75,7 @@ def build(
     some = (hosts or [Host(LOCAL)]) if needs_farm and engine is None else []
     places = Places(environ, settings.local_slots, lambda text: stream.emit(Notice(level="warning", text=text)))
     interrupted = messages = 0
+    closed = False
     with _signals_raise():
         try:
             with local_server(some, places, embedded) as local:
@@ -83,11 +84,14 @@ def build(
                 messages = _run(plan, rakefile, farm, settings, environ, stream, make_policy, places, alone, used)
         except Interrupted as interruption:
             interrupted = interruption.number
+        except FarmClosed as error:
+            closed = True
+            stream.emit(Notice(level="error", text=str(error)))
         finally:
             places.release_all()
     if stream.failure is not None:
         raise stream.failure
-    status = _status(plan, interrupted)
+    status = _status(plan, interrupted, closed)
     if interrupted:
         name = signal.Signals(interrupted).name
         stream.emit(Notice(level="error", text=f"stopped by {name}; every command that was running has been killed"))
@@ -180,12 +184,12 @@ def _software() -> str:
     return f"rakefarm {__version__}, Python {python}, {system.sysname} {system.release} {system.machine}"
 
 
-def _status(plan: Plan, interrupted: int) -> ExitStatus:
+def _status(plan: Plan, interrupted: int, closed: bool) -> ExitStatus:
     if interrupted:
         return ExitStatus(128 + interrupted)
     if plan.count(Outcome.FAILED):
         return ExitStatus.ACTION_FAILED
-    if plan.count(Outcome.NOT_RUN):
+    if closed or plan.count(Outcome.NOT_RUN):
         return ExitStatus.FARM_FAILED
     return ExitStatus.OK
 

@@ -20,9 +20,10 @@ from rakefarm.client.plan import Outcome
 from rakefarm.client.report import Report
 from rakefarm.codes import Code
 from rakefarm.engine.api import remote_execution_pb2 as api
+from rakefarm.engine.api import status_pb2
 from rakefarm.engine.blobs import Blobs, Source
 from rakefarm.engine.content import Content, content_of, read_digest
-from rakefarm.engine.errors import EngineUnbelievable
+from rakefarm.engine.errors import EngineAway, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.properties import Properties
 from rakefarm.engine.tree import File, NotText, as_text, make_tree, walk_tree
 from rakefarm.wire.errors import UnsafePath
@@ -36,6 +37,11 @@ AT_ONCE_BYTES = 16 << 20
 TREE_BYTES = 8 << 20
 MOST_OUTPUTS = 50_000
 EXECUTABLE_MODE, MODE = 0o755, 0o644
+_DEADLINE_EXCEEDED = 4
+_AT_FAULT = {8, 10, 13, 14}
+"""Statuses of an execution (google.rpc.Code) that are the engine's affair: exhausted, aborted, internal, away."""
+_MISSING = 9
+"""FAILED_PRECONDITION: an input is there no longer, say; it is sent again."""
 
 
 class Described(Struct, frozen=True):
@@ -49,9 +55,31 @@ class Described(Struct, frozen=True):
 
 
 def describe(job: RemoteJob, manifest: Manifest, passed: Sequence[Variable], properties: Properties) -> Described:
-    """Raises InputError for what has no form there."""
+    """A Rakefile's action. Raises InputError for what has no form there."""
     action = job.planned.action
-    produces = None if action.produces is None else declared_paths(action.produces)
+    return describe_command(
+        command_of(job),
+        manifest,
+        None if action.produces is None else declared_paths(action.produces),
+        passed,
+        properties,
+        repeatable=action.repeatable,
+        timeout_s=action.timeout_s or 0.0,
+    )
+
+
+def describe_command(
+    text: bytes,
+    manifest: Manifest,
+    produces: Sequence[bytes] | None,
+    passed: Sequence[Variable],
+    properties: Properties,
+    *,
+    repeatable: bool,
+    timeout_s: float = 0.0,
+) -> Described:
+    """A command for a shell, in a directory of its own with the inputs of the manifest; `produces` None is for all that
+    is new there, `timeout_s` 0 for no limit. Raises InputError for what has no form there."""
     files = []
     sources: dict[Content, Source] = {}
     inputs: dict[bytes, Content] = {}
@@ -69,7 +97,7 @@ def describe(job: RemoteJob, manifest: Manifest, passed: Sequence[Variable], pro
         root, messages = make_tree(files)
         wanted = [""] if produces is None else [as_text(path) for path in sorted(produces)]
         command = api.Command(
-            arguments=["/bin/sh", "-c", command_of(job).decode()],
+            arguments=["/bin/sh", "-c", text.decode()],
             output_paths=wanted,
             # For servers that know no output paths: which those who know them are to ignore.
             output_files=[] if produces is None else wanted,
@@ -86,15 +114,16 @@ def describe(job: RemoteJob, manifest: Manifest, passed: Sequence[Variable], pro
     described = api.Action(
         command_digest=place.digest,
         input_root_digest=root.digest,
-        do_not_cache=not action.repeatable,
+        do_not_cache=not repeatable,
         platform=platform,
     )
-    if action.timeout_s:
-        described.timeout.FromNanoseconds(int(action.timeout_s * 1e9))
+    if timeout_s:
+        described.timeout.FromNanoseconds(int(timeout_s * 1e9))
     data = described.SerializeToString(deterministic=True)
     whole = content_of(data)
     aliases = {entry.alias: entry.path for entry in manifest.entries if entry.alias}
-    return Described(whole, {**sources, **messages, place: words, whole: data}, inputs, aliases, produces)
+    wanted_paths = None if produces is None else tuple(produces)
+    return Described(whole, {**sources, **messages, place: words, whole: data}, inputs, aliases, wanted_paths)
 
 
 class Fetching:
@@ -209,8 +238,17 @@ def _take(file: File, incoming: Incoming, receive: Callable[[Callable[[bytes], o
     incoming.receive(Output(file.path, mode, file.content.sha256), receive)
 
 
-def judge(job: RemoteJob, described: Described, response: api.ExecuteResponse, report: Report) -> None:
-    """What the result says of the command's end."""
+def judge(response: api.ExecuteResponse, report: Report, timeout_s: float = 0.0) -> None:
+    """What an engine's answer says of the command's end; its name is the report's host. Raises EngineAway when the
+    engine is at fault, or has lost an input, EngineRefuses when it does not want the action."""
+    code, text = response.status.code, response.status.message[:400]
+    if code == _DEADLINE_EXCEEDED and timeout_s:
+        report.fail(Code.TIME_LIMIT, "its time limit was up")
+        return
+    if code in _AT_FAULT or (code == _MISSING and _lacks_inputs(response)):
+        raise EngineAway(f"{report.host}: {text or f'status {code}'}")
+    if code:
+        raise EngineRefuses(f"{report.host}: {text or f'status {code}'}", str(code))
     result = response.result
     metadata = result.execution_metadata
     if not response.cached_result and metadata.HasField("execution_completed_timestamp"):
@@ -220,6 +258,12 @@ def judge(job: RemoteJob, described: Described, response: api.ExecuteResponse, r
     report.detail = f"exit status {result.exit_code}" + (", of an earlier run" if response.cached_result else "")
     if result.exit_code:
         report.fail(Code.ACTION_FAILED, report.detail)
+
+
+def _lacks_inputs(response: api.ExecuteResponse) -> bool:
+    """Whether it ended for want of what is then sent again."""
+    failure = status_pb2.PreconditionFailure()
+    return any(each.Unpack(failure) for each in response.status.details)
 
 
 def explain(job: RemoteJob, described: Described, report: Report) -> None:

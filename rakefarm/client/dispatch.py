@@ -5,7 +5,6 @@ and a crew of its own perform the local ones. A runner that is told its action w
 which has the policy award it again.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from rakefarm.client.perform import HostGone, Performed, Performer
 from rakefarm.client.places import Places
 from rakefarm.client.plan import Outcome, Plan, PlannedAction, PlannedSet
 from rakefarm.client.remote import Declined
-from rakefarm.client.report import Report, closing_events
+from rakefarm.client.report import Report, closing_events, report_error
 from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
 from rakefarm.events import ActionQueued, ActionRetried, CopyEnded, SetStarted, Stream
@@ -50,11 +49,15 @@ class Interrupted(BaseException):
         self.number = number
 
 
+class FarmClosed(Exception):
+    """Not one remote action can be run any more, and none of them is at fault: the build ends. The text is one line."""
+
+
 class Placer(Protocol):
     """What has the remote actions performed: a broker among hosts, or an engine."""
 
     def run_set(self, jobs: Sequence[RemoteJob]) -> None:
-        """All of them, to their ends."""
+        """All of them, to their ends. Raises FarmClosed."""
 
     def close(self) -> None:
         """At the end, whatever it was."""
@@ -115,7 +118,8 @@ class Dispatcher:
         self._broker.heard(member)
 
     def run(self) -> None:
-        """Run everything. Whatever ends it, no command of ours is left running afterwards, here or on a server."""
+        """Run everything. Whatever ends it, no command of ours is left running afterwards, here or on a server. Raises
+        FarmClosed."""
         try:
             for planned in self._plan.sets_to_run():
                 self._run_set(planned)
@@ -213,7 +217,7 @@ class Dispatcher:
             try:
                 report = self._performer.perform_local(planned, staged, place)
             except (InputError, OutputError, OSError) as error:
-                report = _failure(error, LOCAL)
+                report = report_error(error, LOCAL)
         self._finish(planned, report, started)
 
     def _run_there(self, assignment: Assignment) -> None:
@@ -268,9 +272,9 @@ class Dispatcher:
             case HostGone():
                 self._lose(assignment, f"lost: {error}", str(error), others)
             case _ if others:
-                self._lose(assignment, _failure(error, host).detail, "", others)
+                self._lose(assignment, report_error(error, host).detail, "", others)
             case _:
-                self._finish(job.planned, _failure(error, host), started)
+                self._finish(job.planned, report_error(error, host), started)
                 self._there.end_with(lambda: self._broker.finished(job, host, 0.0, None, succeeded=False))
 
     def _learn(self, job: RemoteJob, performed: Performed) -> None:
@@ -300,12 +304,13 @@ class Dispatcher:
         self._stream.emit(ActionRetried(action=job.number, host=host, reason=reason))
         self._there.end_with(lambda: self._broker.lost(job, host, host_down, for_good))
 
-    def fall_back(self, job: RemoteJob, reason: str) -> None:
-        """No host runs it: then this machine does, or nobody."""
+    def fall_back(self, job: RemoteJob, reason: str, told: bool = False) -> None:
+        """No host runs it: then this machine does, or nobody. `told`: the reason is known to the user."""
         if self._performer.cancelled:
             return
         if self._settings.fallback == LOCAL:
-            self._performer.warn(f"line {job.planned.action.line}: {reason}; it runs here instead")
+            if not told:
+                self._performer.warn(f"line {job.planned.action.line}: {reason}; it runs here instead")
             self._here.submit((job.planned, True))
             return
         started = self._began.get(job.number, time.monotonic())
@@ -317,16 +322,6 @@ class Dispatcher:
             with self._lock:
                 self._plan.finished(planned.number, report.outcome)
         report.close()
-
-
-def _failure(error: Exception, host: str) -> Report:
-    """Something of ours failed the action: what it made at the host has no place here, or it never went there."""
-    if isinstance(error, OutputError):
-        return Report(Outcome.FAILED, host=host, detail=str(error), code=Code.OUTPUT)
-    if isinstance(error, OSError):
-        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)
-    return Report(Outcome.FAILED, detail=str(error), code=Code.MISSING_INPUT)
 
 
 def _no_server(reason: str) -> str:

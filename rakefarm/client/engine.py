@@ -5,42 +5,29 @@ a number at one time, and whatever happens to the connection meanwhile, it is as
 fault is tried again; a command that failed is not.
 """
 
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rakefarm.client import by_engine
 from rakefarm.client.crew import Crew
-from rakefarm.client.dispatch import Dispatcher
+from rakefarm.client.dispatch import Dispatcher, FarmClosed
 from rakefarm.client.inputs import InputError
 from rakefarm.client.jobs import RemoteJob
 from rakefarm.client.outputs import Incoming, OutputError
 from rakefarm.client.perform import Performer
 from rakefarm.client.plan import Outcome
-from rakefarm.client.report import Report
+from rakefarm.client.report import Report, report_error
 from rakefarm.codes import Code, coded
 from rakefarm.config import ClientSettings
-from rakefarm.engine.access import check_engine, parse_properties
-from rakefarm.engine.api import remote_execution_pb2 as api
-from rakefarm.engine.api import status_pb2
-from rakefarm.engine.blobs import Blobs
-from rakefarm.engine.channel import Channel
 from rakefarm.engine.errors import EngineAway, EngineError, EngineRefuses, EngineUnbelievable
-from rakefarm.engine.execution import Cancelled, Execution
-from rakefarm.engine.methods import GET_CAPABILITIES
-from rakefarm.engine.properties import COMPILER, Identities, merge, of_machine, of_needs, program_of
+from rakefarm.engine.execution import Cancelled
+from rakefarm.engine.properties import COMPILER, Identities, merge, of_needs, program_of
+from rakefarm.engine.session import Session
 from rakefarm.events import ActionPhase, ActionPlaced, ActionRetried, HostLeftOut, HostReady, Stream
+from rakefarm.hosts import LOCAL
 
-CANCEL_S = 5.0
-"""How long the engine may take to hear of all that is to be stopped."""
-CANCELLING = 16
 ATTEMPT_PAUSE_S = 0.5
-_OK, _DEADLINE_EXCEEDED = 0, 4
-_AT_FAULT = {8, 10, 13, 14}
-"""Statuses of an execution (google.rpc.Code) that are the engine's affair: exhausted, aborted, internal, away."""
-_MISSING = 9
-"""FAILED_PRECONDITION: an input is there no longer, say; it is sent again."""
 
 
 class Engine:
@@ -49,32 +36,21 @@ class Engine:
     def __init__(self, settings: ClientSettings, environ: Mapping[str, str], stream: Stream) -> None:
         self._settings = settings
         self._stream = stream
-        address, access = check_engine(settings.engine, settings.insecure)
-        self.name = address.name
-        self.channel = Channel(address, access, settings.engine.patience_s, os.urandom(16).hex())
-        self.blobs = Blobs(self.channel)
-        self._properties = merge(of_machine(), parse_properties(settings.engine.properties))
+        self.session = Session(settings.engine, settings.insecure, settings.engine.patience_s)
+        self.name = self.session.name
         self._identities = Identities({"PATH": environ.get("PATH", by_engine.SEARCH_PATH)})
         self._lock = threading.Lock()
-        self._executions: set[Execution] = set()
-        self._cancelled = False
-        self.problem = "it has not been asked"
-        """Why it can't be used; empty when it can."""
+        self.problem = ""
+        """Why it can't be used, where that is no reason to end the build."""
 
     def open(self) -> None:
-        """See whether it is there, lets us in and executes; told as of a host."""
-        request = api.GetCapabilitiesRequest(instance_name=self.channel.address.instance)
-        connect_s = self._settings.connect_s
+        """See whether it is there, lets us in and executes; told as of a host. Raises FarmClosed, unless all may run
+        here instead."""
         try:
-            told = self.channel.call(GET_CAPABILITIES, request, connect_s, patience_s=0.0)
-            self._check(told)
+            self.session.open(self._settings.connect_s)
         except EngineError as error:
-            code = Code.ENGINE_ACCESS if _is_about_access(error) else Code.ENGINE
-            self.problem = coded(str(error), code)
-            self._stream.emit(HostLeftOut(host=self.name, reason=self.problem.removeprefix(f"{self.name}: ")))
+            self.give_up(error)
             return
-        self.problem = ""
-        self.blobs = Blobs(self.channel, max(0, told.cache_capabilities.max_batch_total_size_bytes))
         self._stream.emit(
             HostReady(
                 host=self.name,
@@ -85,20 +61,22 @@ class Engine:
             )
         )
 
-    def _check(self, told: api.ServerCapabilities) -> None:
-        sha256 = api.DigestFunction.SHA256
-        cache, execution = told.cache_capabilities, told.execution_capabilities
-        functions = [*cache.digest_functions, execution.digest_function, *execution.digest_functions]
-        if any(functions) and sha256 not in functions:
-            raise EngineRefuses(f"{self.name} names content by something else than SHA-256", "UNIMPLEMENTED")
-        if told.HasField("execution_capabilities") and not execution.exec_enabled:
-            raise EngineRefuses(f"{self.name} keeps results and executes nothing", "UNIMPLEMENTED")
+    def give_up(self, error: EngineError) -> None:
+        """It will run nothing more of this build, which is said once. Raises FarmClosed, unless all may run here."""
+        refused = isinstance(error, EngineRefuses) and error.is_about_access
+        text = coded(str(error), Code.ENGINE_ACCESS if refused else Code.ENGINE)
+        if self._settings.fallback != LOCAL:
+            raise FarmClosed(text)
+        with self._lock:
+            told, self.problem = bool(self.problem), text
+        if not told:
+            self._stream.emit(HostLeftOut(host=self.name, reason=text.removeprefix(self.name).lstrip(": ")))
 
     def properties_of(self, job: RemoteJob) -> tuple[tuple[str, str], ...]:
         """What a machine must be to run it."""
         action = job.planned.action
         needs = of_needs(action.needs)
-        own = [pair for pair in self._properties if pair[0] not in {key for key, _ in needs}]
+        own = [pair for pair in self.session.properties if pair[0] not in {key for key, _ in needs}]
         compiler: tuple[tuple[str, str], ...] = ()
         if self._settings.engine.compiler and (program := program_of(action.command)):
             with self._lock:
@@ -106,55 +84,9 @@ class Engine:
             compiler = ((COMPILER, identity),) if identity else ()
         return merge(tuple(own), needs, compiler)
 
-    def execute(
-        self, described: by_engine.Described, repeatable: bool, tell: Callable[[str], object]
-    ) -> api.ExecuteResponse:
-        """Raises EngineError, or Cancelled."""
-        execution = Execution(self.channel, described.action, skip_cache=not repeatable)
-        with self._lock:
-            if self._cancelled:
-                raise Cancelled
-            self._executions.add(execution)
-        try:
-            return execution.run(tell)
-        finally:
-            with self._lock:
-                self._executions.discard(execution)
-
-    def cancel(self) -> None:
-        """Stop all that runs there, begin nothing more. Answers once the engine knows, or after CANCEL_S."""
-        with self._lock:
-            self._cancelled = True
-            executions = list(self._executions)
-        waiting = iter(executions)
-        turn = threading.Lock()
-
-        def work() -> None:
-            while True:
-                with turn:
-                    execution = next(waiting, None)
-                if execution is None:
-                    return
-                execution.cancel()
-
-        threads = [threading.Thread(target=work, daemon=True) for _ in executions[:CANCELLING]]
-        for thread in threads:
-            thread.start()
-        deadline = time.monotonic() + CANCEL_S
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def close(self) -> None:
-        """At the end."""
-        self.channel.close()
-
     def place(self, dispatcher: Dispatcher, performer: Performer) -> "EnginePlacer":
         """What a dispatcher hands its remote actions to."""
         return EnginePlacer(self, performer, self._settings, self._stream, dispatcher)
-
-
-def _is_about_access(error: EngineError) -> bool:
-    return isinstance(error, EngineRefuses) and error.about in ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
 class EnginePlacer:
@@ -180,20 +112,20 @@ class EnginePlacer:
     def close(self) -> None:
         """At the end; when that came early, nothing of the build runs at the engine afterwards."""
         if self._performer.cancelled:
-            self._engine.cancel()
+            self._engine.session.cancel()
         self._crew.stop()
-        self._engine.close()
+        self._engine.session.close()
 
     # --- in a runner thread ---------------------------------------------------------------------------
 
     def _perform(self, job: RemoteJob) -> None:
-        """As often as it takes, within bounds."""
+        """As often as it takes, within bounds. Raises FarmClosed when the engine will run nothing more."""
         started = time.monotonic()
         attempts = self._settings.attempts if self._settings.fallback != "never" else 1
         attempt = 1
         while not self._performer.cancelled:
             if self._engine.problem:
-                self._told.fall_back(job, self._engine.problem)
+                self._told.fall_back(job, self._engine.problem, told=True)
                 return
             self._told.begin(job)
             self._stream.emit(ActionPlaced(action=job.number, host=self._engine.name, price=None, attempt=attempt))
@@ -212,18 +144,21 @@ class EnginePlacer:
                 continue
             except (EngineRefuses, EngineUnbelievable) as error:
                 self._told.take_back(job)
+                if isinstance(error, EngineRefuses) and error.is_about_access:
+                    self._engine.give_up(error)  # a token that is good no longer is so for every action
+                    continue
                 self._told.fall_back(job, str(error))
                 return
             except (InputError, OutputError, OSError) as error:
-                report = failure(error, self._engine.name)
+                report = report_error(error, self._engine.name)
             self._told.end(job, report, started)
             return
 
     def _attempt(self, job: RemoteJob) -> Report:
         action = job.planned.action
-        engine = self._engine
+        engine, blobs = self._engine, self._engine.session.blobs
         report = Report(Outcome.SUCCEEDED, host=engine.name)
-        fetching = by_engine.Fetching(engine.blobs, engine.name, self._settings.output_size)
+        fetching = by_engine.Fetching(blobs, engine.name, self._settings.output_size)
         incoming = Incoming()
 
         def tell(phase: str) -> None:
@@ -240,11 +175,13 @@ class EnginePlacer:
         try:
             manifest = self._performer.hasher.manifest(action.requires)
             described = by_engine.describe(job, manifest, self._performer.passed, engine.properties_of(job))
-            report.bytes_sent = engine.blobs.supply(described.sources, lambda _: tell("sending"))
+            report.bytes_sent = blobs.supply(described.sources, lambda _: tell("sending"))
             report.bytes_saved = max(0, sum([content.size for content in described.sources]) - report.bytes_sent)
             tell("queued")
-            response = engine.execute(described, action.repeatable, tell)
-            self._judge(job, described, response, report)
+            cached = action.repeatable and not self._settings.fresh
+            with engine.session.execution(described.action, skip_cache=not cached) as execution:
+                response = execution.run(tell)
+            by_engine.judge(response, report, action.timeout_s or 0.0)
             if report.outcome is Outcome.SUCCEEDED and response.result.output_files:
                 tell("receiving")
             fetching.fetch(described, response.result, incoming, report)
@@ -258,33 +195,3 @@ class EnginePlacer:
             raise
         finally:
             incoming.close()
-
-    def _judge(
-        self, job: RemoteJob, described: by_engine.Described, response: api.ExecuteResponse, report: Report
-    ) -> None:
-        code, text = response.status.code, response.status.message[:400]
-        name = self._engine.name
-        if code == _OK:
-            by_engine.judge(job, described, response, report)
-        elif code == _DEADLINE_EXCEEDED and job.planned.action.timeout_s:
-            report.fail(Code.TIME_LIMIT, "its time limit was up")
-        elif code in _AT_FAULT or (code == _MISSING and _lacks_inputs(response)):
-            raise EngineAway(f"{name}: {text or f'status {code}'}")
-        else:
-            raise EngineRefuses(f"{name}: {text or f'status {code}'}", str(code))
-
-
-def _lacks_inputs(response: api.ExecuteResponse) -> bool:
-    """Whether it ended for want of what is then sent again."""
-    failure = status_pb2.PreconditionFailure()
-    return any(each.Unpack(failure) for each in response.status.details)
-
-
-def failure(error: Exception, host: str) -> Report:
-    """Something of ours failed the action: what it made there has no place here, or it never went there."""
-    if isinstance(error, OutputError):
-        return Report(Outcome.FAILED, host=host, detail=str(error), code=Code.OUTPUT)
-    if isinstance(error, OSError):
-        where = f" ({error.filename!s})" if error.filename else ""
-        return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)
-    return Report(Outcome.FAILED, detail=str(error), code=Code.MISSING_INPUT)

@@ -200,6 +200,14 @@ class Farm:
                 self._stream.emit(Notice(level="warning", text=text))
         return link
 
+    def checkout_fresh(self, member: Member) -> Link | None:
+        """As `checkout`, and the server has not closed the link meanwhile."""
+        link = self.checkout(member)
+        while link is not None and not link.fresh():
+            self.discard(link)
+            link = self.checkout(member)
+        return link
+
     def _place_of(self, host: Host) -> Host:
         if not host.is_local:
             return host

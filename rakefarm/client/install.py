@@ -64,7 +64,7 @@ class Installation:
 
     def _check(self) -> None:
         """Raises OutputError for what would fail, as far as it can be seen."""
-        top = os.path.realpath(b".")
+        top = os.getcwdb()
         directories: set[bytes] = set()
         for file in self._files:
             parent = os.path.dirname(file.path)
@@ -136,7 +136,7 @@ def _told(file: Arrived) -> Iterator[None]:
 
 def _check_parent(file: Arrived, parent: bytes, top: bytes) -> None:
     # Before anything is made: realpath follows the links that are there, and keeps the rest of the name.
-    if os.path.commonpath([top, os.path.realpath(parent)]) != top:
+    if top != b"/" and os.path.commonpath([top, os.path.realpath(parent)]) != top:
         raise OutputError(f"can't write {os.fsdecode(file.path)}: a link leads out of the working directory")
     while parent and not os.path.lexists(parent):
         parent = os.path.dirname(parent)

@@ -94,10 +94,11 @@ class Link:
 
     # --- asking for a price ---------------------------------------------------------------------------
 
-    def ask(self, task: Task) -> None:
-        """Begin to ask what the task would cost; `take_answer` has the answer. Raises Lost."""
+    def ask(self, task: Task, request: bytes = b"") -> None:
+        """Begin to ask what the task would cost, or the result of the request of this digest; `take_answer` has the
+        answer. Raises Lost."""
         self._begin()
-        self.transport.send(QuoteRequest(task))
+        self.transport.send(QuoteRequest(task, request))
 
     def wait(self, task: Task) -> None:
         """Begin to wait for a slot; `take_answer` has the answer, an offer with a lease. Raises Lost."""

@@ -144,7 +144,7 @@ class Performer:
             label=f"{job.planned.set_name[:60]} line {action.line}".encode("utf-8", "replace").decode(),
             lease=assignment.lease,
             start_now=assignment.award.start_now,
-            repeatable=action.repeatable,
+            repeatable=action.repeatable and not self._settings.fresh,
         )
 
     def _attempt(self, assignment: Assignment, order: remote.Order, link: Link) -> Performed:

@@ -8,6 +8,8 @@ from rakefarm.market import policy as market
 from rakefarm.market.policies import DEFAULT, POLICIES
 
 SLOW_S = 1e-3
+REPLACED = f"is replaced by '{DEFAULT}' for the rest of this build"
+"""What is said of a policy then, by which it is known that a build was not all its own."""
 SLOW_CALLS = 20
 """So many calls in a row of more than a millisecond of processor time, and a policy is too slow."""
 
@@ -48,7 +50,7 @@ class PolicyGuard:
 
     def _replace(self, why: str) -> Sequence[market.Effect]:
         name = type(self._policy).__name__
-        text = f"the award policy {name} is replaced by '{DEFAULT}' for the rest of this build: {why}"
+        text = f"the award policy {name} {REPLACED}: {why}"
         self._stream.emit(Notice(level="warning", text=text))
         self._policy, self._is_default = POLICIES[DEFAULT](self._view), True
         return self._policy.handle(self._restart())

@@ -10,7 +10,8 @@ from typing import BinaryIO, get_args
 
 import msgspec
 
-from rakefarm.client.ledger_reader import decode_slowly
+from rakefarm.client.ledger_reader import LAST, LedgerReader, choose_run, decode_slowly
+from rakefarm.config import ConfigError
 from rakefarm.events import (
     SCHEMA_VERSION,
     ActionFinished,
@@ -85,6 +86,52 @@ def event_of(record: Mapping[str, object]) -> Event | None:
     if isinstance(event, ActionFinished) and event.outcome not in OUTCOMES:
         raise NoEvent("no action ends so")
     return event
+
+
+def find_run(reader: LedgerReader, run: str) -> str:
+    """The build that is meant: `last`, an id or the start of one. Of those that began in the same millisecond the later
+    line is the last. Raises ConfigError."""
+    begun = begun_runs(reader)
+    if run == LAST:
+        last = max(begun.values())
+        return next(run_id for run_id in reversed(begun) if begun[run_id] == last)
+    return choose_run(begun, run, reader.path)
+
+
+def begun_runs(reader: LedgerReader) -> dict[str, str]:
+    """When each build of a ledger began (RFC 3339), by its id, in the order of their lines. Raises ConfigError when
+    there is none."""
+    begun: dict[str, str] = {}
+    for record in reader:
+        if record.get("event") == BuildStarted.name:
+            begun[str(record.get("run_id"))] = str(record.get("at"))
+    if not begun:
+        raise ConfigError(f"{reader.path}: there is no build in it")
+    return begun
+
+
+def read_run(reader: LedgerReader, run_id: str) -> tuple[list[Event], int]:
+    """The events of one build, and how many lines were none."""
+    runs, foreign = read_runs(reader, [run_id])
+    return runs[run_id], foreign
+
+
+def read_runs(reader: LedgerReader, run_ids: Iterable[str]) -> tuple[dict[str, list[Event]], int]:
+    """The same of several, in one go."""
+    runs: dict[str, list[Event]] = {run_id: [] for run_id in run_ids}
+    foreign = 0
+    for record in reader:
+        events = runs.get(str(record.get("run_id")))
+        if events is None:
+            continue
+        try:
+            event = event_of(record)
+        except NoEvent:
+            foreign += 1
+            continue
+        if event is not None:
+            events.append(event)
+    return runs, reader.skipped + foreign
 
 
 def read_events(file: BinaryIO) -> Iterator[Event]:

@@ -63,6 +63,24 @@ class Order(Struct, frozen=True):
     repeatable: bool = False
 
 
+def request_of(order: Order) -> Execute:
+    """The order as a server is told it."""
+    produces = order.produces
+    return Execute(
+        lease=order.lease,
+        start=int(order.start_now),
+        task=order.task,
+        command=order.command,
+        manifest=order.manifest.entries,
+        declared=int(produces is not None),
+        produces=produces or (),
+        timeout_s=order.timeout_s or 0.0,
+        environment=order.environment,
+        label=order.label,
+        repeatable=int(order.repeatable),
+    )
+
+
 PhaseListener = Callable[[str, float, int], None]
 """Told of a phase (sending, queued, running, receiving), CPU seconds and memory in bytes."""
 
@@ -80,22 +98,7 @@ def execute(
 
     Raises Declined, Lost or a protocol error (all: not run), OSError (ours: an input, an output or a capture).
     """
-    produces = order.produces
-    link.execute(
-        Execute(
-            lease=order.lease,
-            start=int(order.start_now),
-            task=order.task,
-            command=order.command,
-            manifest=order.manifest.entries,
-            declared=int(produces is not None),
-            produces=produces or (),
-            timeout_s=order.timeout_s or 0.0,
-            environment=order.environment,
-            label=order.label,
-            repeatable=int(order.repeatable),
-        )
-    )
+    link.execute(request_of(order))
     # As far as we know: a host that lacks inputs, which only it knows, says so a round trip later.
     tell("running", 0.0, 0)
     result: Result | None = None

@@ -1,6 +1,7 @@
 """How an action ended, from what a server or this machine says of its command, and the events that tell it."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from msgspec import Struct, field
 from rakefarm import process
 from rakefarm.capture import Capture
 from rakefarm.client.local import LocalResult
+from rakefarm.client.outputs import OutputError
 from rakefarm.client.plan import Outcome, PlannedAction
 from rakefarm.codes import Code
 from rakefarm.events import ActionFinished, ActionOutput, Event
@@ -92,6 +94,17 @@ def report_local(result: LocalResult, host: str) -> Report:
         case process.CouldNotStart(text):
             report.fail(Code.ACTION_FAILED, f"the shell could not be started: {text}")
     return report
+
+
+def report_error(error: Exception, host: str) -> Report:
+    """The report of an action that something of ours has failed, and no command: what it made at the host has no place
+    here, or it never went there. The error is an InputError, OutputError or OSError."""
+    if isinstance(error, OutputError):
+        return Report(Outcome.FAILED, host=host, detail=str(error), code=Code.OUTPUT)
+    if isinstance(error, OSError):
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        return Report(Outcome.FAILED, detail=f"here: {error.strerror or error}{where}", code=Code.OUTPUT)
+    return Report(Outcome.FAILED, detail=str(error), code=Code.MISSING_INPUT)
 
 
 def closing_events(planned: PlannedAction, report: Report, elapsed_s: float) -> Iterator[Event]:

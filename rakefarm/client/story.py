@@ -70,6 +70,7 @@ class Story(Struct):
     line: int = 0
     command: str = ""
     remote: bool = False
+    expected_s: float | None = None
     queued_s: float | None = None
     quotes: list[QuoteReceived] = field(default_factory=list)
     placements: list[Placement] = field(default_factory=list)
@@ -120,7 +121,7 @@ class Stories:
             case ActionQueued():
                 story = self._story(event)
                 story.set_name, story.line, story.command = event.set_name, event.line, event.command
-                story.remote, story.queued_s = event.remote, event.time_s
+                story.remote, story.queued_s, story.expected_s = event.remote, event.time_s, event.expected_s
             case QuoteReceived():
                 self._story(event).quotes.append(event)
             case ActionPlaced():

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rakefarm.client.board import brief_text, duration_text, price_text, safe_text, size_text
-from rakefarm.client.ledger_reader import LAST, LedgerReader, choose_run, open_ledger
+from rakefarm.client.ledger_reader import LAST, open_ledger
 from rakefarm.client.narrator import slowness_text
-from rakefarm.client.recorded import NoEvent, event_of
+from rakefarm.client.recorded import find_run, read_run
 from rakefarm.client.story import LOST, REFUSED, Placement, Stories, Story
 from rakefarm.config import ConfigError
-from rakefarm.events import BuildStarted, QuoteReceived
+from rakefarm.events import QuoteReceived
 from rakefarm.exitcodes import ExitStatus
 
 
@@ -29,8 +29,11 @@ def why(options: argparse.Namespace, environ: Mapping[str, str], stdout: TextIO,
     """Print what the ledger says of the action, or which actions may be meant; answers the exit status. Raises
     ConfigError when there is no ledger, no such build or no such action."""
     with open_ledger(options.ledger, environ) as reader:
-        run_id = _find_run(reader, options.run_id)
-        stories, skipped = _read_run(reader, run_id)
+        run_id = find_run(reader, options.run_id)
+        events, skipped = read_run(reader, run_id)
+    stories = Stories()
+    for event in events:
+        stories.apply(event)
     if skipped:
         stderr.write(reader.warning(skipped))
     found = find(stories.actions, options.action, _pseudonym(options.action, reader.path))
@@ -75,35 +78,6 @@ def _pseudonym(name: str, ledger: str) -> str | None:
     from rakefarm.client.pseudonyms import pseudonym
 
     return pseudonym(name, ledger.removesuffix(".1").removesuffix(".jsonl") + ".key")
-
-
-def _find_run(reader: LedgerReader, run: str) -> str:
-    """The id of the build that is meant. Of those that began in the same millisecond the later line is the last."""
-    begun: dict[str, str] = {}
-    for record in reader:
-        if record.get("event") == BuildStarted.name:
-            begun[str(record.get("run_id"))] = str(record.get("at"))
-    if not begun:
-        raise ConfigError(f"{reader.path}: there is no build in it")
-    if run == LAST:
-        last = max(begun.values())
-        return next(run_id for run_id in reversed(begun) if begun[run_id] == last)
-    return choose_run(begun, run, reader.path)
-
-
-def _read_run(reader: LedgerReader, run_id: str) -> tuple[Stories, int]:
-    """What the records of one build tell, and how many lines were none."""
-    stories, foreign = Stories(), 0
-    for record in reader:
-        if record.get("run_id") == run_id:
-            try:
-                event = event_of(record)
-            except NoEvent:
-                foreign += 1
-                continue
-            if event is not None:
-                stories.apply(event)
-    return stories, reader.skipped + foreign
 
 
 # --- for programs ----------------------------------------------------------------------------------------

@@ -64,6 +64,11 @@ def add_arguments(parser: Parser) -> None:
         help="leave out hosts that confine commands less than this: " + ", ".join(LEVELS),
     )
     parser.add_argument("--seed", metavar="N", help="make the choices of a policy that draws lots repeatable")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="have every action run: take no result that a host has kept of an earlier run",
+    )
     view.add_arguments(parser)
     parser.add_argument(
         "--json",

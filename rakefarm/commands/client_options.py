@@ -12,6 +12,7 @@ from rakefarm.config import (
     FALLBACKS,
     ClientSettings,
     ConfigError,
+    EngineSettings,
     engine_settings,
     load_settings,
     says_yes,
@@ -113,14 +114,14 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
         changes["seed"] = int(options.seed)
     if key_file := options.key_file or environ.get("RAKEFARM_KEY_FILE"):
         changes["key_file"] = key_file
-    if options.insecure:
-        changes["insecure"] = True
+    for name in ("insecure", "fresh"):
+        if getattr(options, name, False):
+            changes[name] = True
     if environ.get("RAKEFARM_RESULT_CACHE") or environ.get("RAKEFARM_RESULT_CACHE_SIZE"):
         from rakefarm.result_cache import place_of
 
         changes["result_cache"], changes["result_cache_size"] = place_of(settings, environ)
-    url = getattr(options, "engine", None) or environ.get("RAKEFARM_ENGINE")
-    changes["engine"] = engine_settings(settings.engine, url, environ)
+    changes["engine"] = _engine(options, settings, environ)
     if ships := environ.get("RAKEFARM_SHIP_TOOLCHAIN"):
         changes["ship_toolchain"] = says_yes("RAKEFARM_SHIP_TOOLCHAIN", ships)
     given = _named_hosts(options, environ)
@@ -130,6 +131,15 @@ def client_settings(options: argparse.Namespace, environ: Mapping[str, str]) -> 
         # The Rakefile's own hosts come before the file's.
         changes["hosts"] = ("", *settings.hosts)
     return structs.replace(settings, **changes)
+
+
+def _engine(options: argparse.Namespace, settings: ClientSettings, environ: Mapping[str, str]) -> EngineSettings:
+    """Option before variable before file, and beside each of these an engine before hosts."""
+    url = getattr(options, "engine", None)
+    if not url and options.hosts is None:
+        url = environ.get("RAKEFARM_ENGINE")
+    named = options.hosts is not None or bool(environ.get("RAKEFARM_HOSTS"))
+    return engine_settings(settings.engine, url, environ, named)
 
 
 def _named_hosts(options: argparse.Namespace, environ: Mapping[str, str]) -> str:

@@ -25,7 +25,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except ImportError as error:
         raise ConfigError("completion needs shtab: pip install shtab") from error
     parser = options.whole_parser(options.program)
-    _name_files(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
+    files = dict.fromkeys(("FILE", "RAKEFILE", "LEDGER", "PLAN.toml"), shtab.FILE)
+    _name_files(parser, {**files, "DIR": shtab.DIRECTORY})
     text = shtab.complete(parser, shell=options.shell)  # nosec B604 # the name of a shell
 
     def show() -> int:

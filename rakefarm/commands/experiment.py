@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     running.add_argument("--out", metavar="DIR", help="where results go (default: PLAN-results)")
     running.add_argument("-j", "--jobs", metavar="N", help="simulations at one time (default: this machine's cores)")
+    running.add_argument(
+        "--parquet", action="store_true", help="write runs.parquet and actions.parquet, too (rakefarm[parquet])"
+    )
     checking = actions.add_parser("check", help="hold the lab against published results")
     checking.add_argument("--only", metavar="NAME", help="one of them")
     checking.add_argument("--seed", metavar="N", default="1", help="another draw of what is drawn")
@@ -50,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
     jobs = whole_number(options.jobs, "-j") if options.jobs else os.cpu_count() or 1
     out = options.out or os.path.splitext(options.plan)[0] + "-results"
     try:
-        return standard.printed(lambda: conduct(options.plan, MODES[options.mode], out, jobs))
+        return standard.printed(lambda: conduct(options.plan, MODES[options.mode], out, jobs, options.parquet))
     except FAILURES as error:
         raise ConfigError(str(error)) from error
 

@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="LIST",
         default="uneven",
-        help="what they are like: uneven (default), alike, busy, flaky, slow, liar; several with commas",
+        help="what they are like: uneven (default), alike, busy, changing, distant, flaky, slow, liar; several with"
+        " commas",
     )
     parser.add_argument("--seed", metavar="N", default="1", help="other hosts of the same kind")
 

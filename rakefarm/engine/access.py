@@ -14,7 +14,9 @@ from rakefarm.engine.address import AddressSyntaxError, EngineAddress, parse_eng
 from rakefarm.security.network import is_loopback_name
 
 if TYPE_CHECKING:
-    import grpc
+    import ssl
+
+    from rakefarm.engine.quiet_grpc import grpc
 
 TOKEN_BYTES = 64 << 10
 PROPERTIES = 64
@@ -30,7 +32,7 @@ class Access(Struct, frozen=True):
 
     def credentials(self) -> "grpc.ChannelCredentials":
         """For a channel with TLS; without `authority` the system's authorities count. Raises ConfigError."""
-        import grpc
+        from rakefarm.engine.quiet_grpc import grpc
 
         authority, certificate, key = [
             _read(path, what) if path else None
@@ -41,6 +43,23 @@ class Access(Struct, frozen=True):
             )
         ]
         return grpc.ssl_channel_credentials(authority or _system_authorities(), key, certificate)
+
+    def tls_context(self) -> "ssl.SSLContext":
+        """The same for Python's own TLS, which says what is wrong where gRPC only waits. Raises ConfigError."""
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=os.path.expanduser(self.authority) or None)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"[engine] tls_authority: {self.authority}: {_no_pem(error)}") from error
+        if self.certificate:
+            certificate, key = os.path.expanduser(self.certificate), os.path.expanduser(self.private_key)
+            try:
+                context.load_cert_chain(certificate, key, lambda: b"")  # without one it would ask at the terminal
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"[engine] tls_certificate, tls_private_key: {_no_pem(error)}") from error
+        context.set_alpn_protocols(["h2"])
+        return context
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with a call: the token as it is now, since whoever issues it renews it. Raises ConfigError."""
@@ -66,6 +85,16 @@ def _read(path: str, what: str) -> bytes:
         raise ConfigError(f"[engine] {what}: {path}: {error.strerror}") from error
 
 
+def _no_pem(error: Exception) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLError) and "MISMATCH" in (error.reason or ""):
+        return "the key is not the certificate's"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return error.strerror
+    return "not in PEM format, or with a passphrase"
+
+
 def _system_authorities() -> bytes | None:
     """The system's certificate bundle; gRPC brings one of its own, which a site's administrator can't add to."""
     import ssl
@@ -77,8 +106,9 @@ def _system_authorities() -> bytes | None:
 def check_engine(settings: EngineSettings, insecure: bool) -> tuple[EngineAddress, Access]:
     """Where the engine of these settings is and what lets us in, its files looked at. Raises ConfigError."""
     try:
-        import grpc  # noqa: F401
         from google.protobuf import message  # noqa: F401
+
+        from rakefarm.engine import quiet_grpc  # noqa: F401
     except ImportError as error:
         text = "an engine is spoken to by gRPC, which is not installed: pip install 'rakefarm[grid]'"
         raise ConfigError(text) from error
@@ -99,6 +129,7 @@ def check_engine(settings: EngineSettings, insecure: bool) -> tuple[EngineAddres
             raise ConfigError(text)
     if address.encrypted:
         access.credentials()
+        access.tls_context()
     elif access.authority or access.certificate:
         raise ConfigError(f"{address.name}: certificates are of no use without TLS: write grpcs://")
     access.metadata()

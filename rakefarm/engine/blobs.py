@@ -10,19 +10,19 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import grpc
-
 from rakefarm.engine.api import bytestream_pb2
 from rakefarm.engine.api import remote_execution_pb2 as api
 from rakefarm.engine.channel import Channel
 from rakefarm.engine.content import EMPTY, Content, read_digest
 from rakefarm.engine.errors import EngineAway, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.methods import BATCH_READ, BATCH_UPDATE, FIND_MISSING, READ, WRITE
+from rakefarm.engine.quiet_grpc import grpc
 
 BATCH_BYTES = 3 << 20
 """What a message of many contents holds at most, unless the engine allows less: gRPC's own limit is 4 MiB."""
 ENTRY_BYTES = 128
 """What the digest of one content and its frame take."""
+UNASKED_BYTES = 64 << 10
 BATCH_COUNT = 500
 FIND_COUNT = 5000
 PIECE_BYTES = 256 << 10
@@ -95,6 +95,16 @@ class Blobs:
             if content.size + ENTRY_BYTES > self._batch // 2:
                 self._write(content, sources[content])
         return total
+
+    def store(self, sources: Mapping[Content, Source]) -> None:
+        """As `supply`, of what has only just been made, so that the engine hardly has it: a little is sent without a
+        question first, which would take as long as the sending. Raises EngineError, or OSError."""
+        sent = [content for content in sources if content != EMPTY]
+        if sum([content.size + ENTRY_BYTES for content in sent]) > min(UNASKED_BYTES, self._batch // 2):
+            self.supply(sources)
+            return
+        for batch in self._batches(sent):
+            self._update(batch, sources)
 
     def _batches(self, contents: Iterable[Content]) -> Iterator[list[Content]]:
         batch: list[Content] = []

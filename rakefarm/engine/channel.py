@@ -1,7 +1,7 @@
 """One connection to an engine: how it is opened, what goes with every call, and which failures are tried again.
 
-A scheduler that restarts is away for seconds. Each call waits until the connection is there again, and is made again
-when it was lost on the way: every call of ours may be made twice. What the engine refuses is not asked again.
+A scheduler that restarts is away for seconds. A call that finds no connection, or loses it on the way, is made again
+until patience is at its end: every call of ours may be made twice. What the engine refuses is not asked again.
 """
 
 import contextlib
@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from rakefarm import __version__
+from rakefarm.config import ConfigError
 from rakefarm.engine.access import Access
 from rakefarm.engine.address import EngineAddress
 from rakefarm.engine.api import remote_execution_pb2 as api
 from rakefarm.engine.errors import EngineAway, EngineError, EngineRefuses, EngineUnbelievable
+from rakefarm.engine.handshake import examine
 from rakefarm.engine.methods import Method
+from rakefarm.engine.quiet_grpc import grpc
 
 MESSAGE_BYTES = 16 << 20
 """The largest message that is taken; batches are agreed to be smaller."""
@@ -73,14 +75,26 @@ class Channel:
         return self._closed.is_set()
 
     def _with(self, more: Iterable[tuple[str, bytes | str]] = ()) -> tuple[tuple[str, bytes | str], ...]:
-        return (*self._metadata, *more, *self._access.metadata())
+        try:
+            return (*self._metadata, *more, *self._access.metadata())
+        except ConfigError as error:  # the token's file was good when we began
+            raise EngineRefuses(f"{self.address.name}: {error}", "UNAUTHENTICATED") from error
 
     def call(self, method: Method, request: Message, seconds: float = CALL_S, patience_s: float | None = None) -> Any:
         """One question, one answer. Raises EngineError."""
         ask = self._channel.unary_unary(method.path, _to_bytes, _from_bytes(method))
-        return self.persist(
-            lambda: ask(request, timeout=seconds, metadata=self._with(), wait_for_ready=True), method, patience_s
-        )
+        return self.persist(lambda: ask(request, timeout=seconds, metadata=self._with()), method, patience_s)
+
+    def call_first(self, method: Method, request: Message, seconds: float) -> Any:
+        """The question that a connection begins with: asked once, and when there is no connection to be had, we find
+        out why. Raises EngineError."""
+        try:
+            return self.call(method, request, seconds, patience_s=0.0)
+        except EngineAway as failure:
+            found = examine(self.address, self._access, seconds)
+            if found is not None:
+                raise found from failure
+            raise
 
     def persist(self, attempt: Callable[[], Answer], method: Method, patience_s: float | None = None) -> Answer:
         """Make an attempt until it succeeds, or fails for good. Raises EngineError."""
@@ -99,7 +113,8 @@ class Channel:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def once(self, method: Method, request: Message, seconds: float) -> Any:
-        """One attempt at a question, under way: whoever has it waits for it or cancels it. Raises EngineError."""
+        """One attempt at a question, under way, which waits for a connection if need be: whoever has it waits for it or
+        cancels it. Raises EngineError."""
         ask = self._channel.unary_unary(method.path, _to_bytes, _from_bytes(method))
         with self._opening():
             return ask.future(request, timeout=seconds, metadata=self._with(), wait_for_ready=True)
@@ -109,12 +124,12 @@ class Channel:
         while it is read, for `explain`."""
         ask = self._channel.unary_stream(method.path, _to_bytes, _from_bytes(method))
         with self._opening():
-            return ask(request, timeout=seconds, metadata=self._with(), wait_for_ready=True)
+            return ask(request, timeout=seconds, metadata=self._with())
 
     def send(self, method: Method, requests: Iterator[Message], seconds: float) -> Any:
         """One attempt at a stream of requests with one answer. Raises grpc.RpcError, for `persist`."""
         ask = self._channel.stream_unary(method.path, _to_bytes, _from_bytes(method))
-        return ask(requests, timeout=seconds, metadata=self._with(), wait_for_ready=True)
+        return ask(requests, timeout=seconds, metadata=self._with())
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:

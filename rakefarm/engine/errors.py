@@ -22,6 +22,11 @@ class EngineRefuses(EngineError):
         super().__init__(text)
         self.about = about
 
+    @property
+    def is_about_access(self) -> bool:
+        """Whether it would take another for who we are: a token, a certificate."""
+        return self.about in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+
 
 class EngineUnbelievable(EngineError):
     """An answer against the interface; nothing of it is used."""

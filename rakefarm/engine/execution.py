@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from rakefarm.engine.api import operations_pb2
@@ -20,6 +19,7 @@ from rakefarm.engine.channel import FIRST_PAUSE_S, LONGEST_PAUSE_S, Channel
 from rakefarm.engine.content import Content
 from rakefarm.engine.errors import EngineAway, EngineError, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.methods import CANCEL_OPERATION, EXECUTE, WAIT_EXECUTION
+from rakefarm.engine.quiet_grpc import grpc
 
 NAME_S = 1.0
 """How long `cancel` waits for the name of an operation that has only been asked for."""

@@ -58,6 +58,19 @@ def program_of(command: str) -> str:
     return words[0] if words else ""
 
 
+def identity_of(family: str, release: str, target: str, parts: Iterable[bytes]) -> str:
+    """A compiler's: `parts` are digests of what does the work, in order. Empty for what no compiler of ours says."""
+    if family not in ("gcc", "clang") or not target or not release or not re.fullmatch(r"[\w.+-]+", target + release):
+        return ""
+    return f"{family}-{release}-{target}-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}"
+
+
+def clang_release(told: str) -> str:
+    """What `--version` names; empty for another compiler."""
+    found = re.search(r"clang version ([\w.]+)", told)
+    return found[1] if found else ""
+
+
 class Identities:
     """Of the compilers on one PATH; each is asked once. Not for threads."""
 
@@ -77,20 +90,14 @@ class Identities:
         return tuple(sorted({identity for program in programs if (identity := self.find(program))}))
 
     def _ask(self, program: str) -> str:
-        told = self._run(f"{program} --version")
         target = self._run(f"{program} -dumpmachine").strip()
-        parts = [self._run(f"{program} -print-prog-name={part}").strip() for part in _parts_of(program)]
-        clang = re.search(r"clang version ([\w.]+)", told)
-        release = clang[1] if clang else self._run(f"{program} -dumpfullversion").strip()
-        if clang:
+        if release := clang_release(self._run(f"{program} --version")):
             parts = [self._run(f"command -v {program}").strip()]
             parts += re.findall(r"=> (/\S*(?:LLVM|clang)\S*)", self._run(f"ldd $(command -v {program})"))
-        if not target or not release or not re.fullmatch(r"[\w.+-]+", target + release):
-            return ""
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(self._digest(part))
-        return f"{'clang' if clang else 'gcc'}-{release}-{target}-{digest.hexdigest()[:16]}"
+            return identity_of("clang", release, target, map(self._digest, parts))
+        parts = [self._run(f"{program} -print-prog-name={part}").strip() for part in _parts_of(program)]
+        release = self._run(f"{program} -dumpfullversion").strip()
+        return identity_of("gcc", release, target, map(self._digest, parts))
 
     def _run(self, command: str) -> str:
         """Standard output of a command that went well; empty of any other."""

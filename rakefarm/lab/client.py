@@ -57,6 +57,7 @@ class SimulatedClient:
         self._lease: str = ""
         self._down: set[str] = set()
         self._set = -1
+        self._set_began_s = 0.0
         self._timeline.at(spec.arrives_s, self._next_set)
 
     # --- the view -------------------------------------------------------------------------------------
@@ -94,6 +95,7 @@ class SimulatedClient:
         for _, waiter, exchange in list(self._waits.values()):
             self._leave_queue(waiter, exchange)
         self._set += 1
+        self._set_began_s = self.now()
         if self._set == len(self.spec.sets):
             self.ended_s = self.now()
             return
@@ -120,7 +122,14 @@ class SimulatedClient:
                 self._next_set()
 
         if not self._jobs and not self._losers:
-            self._timeline.after(0.0, begin)
+            self._timeline.after(self._here_s(), begin)
+
+    def _here_s(self) -> float:
+        """For how long what else there is of the set goes on."""
+        if not self.spec.here or self._set >= len(self.spec.here):
+            return 0.0
+        least_s, pause_s = self.spec.here[self._set]
+        return max(0.0, self._set_began_s + least_s - self.now()) + pause_s
 
     # --- events and effects ---------------------------------------------------------------------------
 

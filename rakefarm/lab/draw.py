@@ -51,11 +51,13 @@ Sets = tuple[tuple[ActionSpec, ...], ...]
 
 
 class ClientSpec(Struct, frozen=True):
-    """A client: when it comes, its sets, and what it knows of former builds."""
+    """A client: when it comes, its sets, and what it knows of former builds. `here` is what of each set runs on its own
+    machine: for how long it lasts at the least, and how much later the next begins (seconds); empty: nothing does."""
 
     arrives_s: float
     sets: Sets
     history: tuple[tuple[str, Experience], ...]
+    here: tuple[tuple[float, float], ...] = ()
 
 
 class Drawn(Struct, frozen=True):

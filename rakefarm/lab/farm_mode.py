@@ -1,8 +1,8 @@
 """Runs of an experiment on real servers: the same scenario, seeds and measures as in the simulator.
 
 Clients are real as well. Each waits, connected, at a pipe in a first set of its own, so that all begin at one moment.
-Runs go one after the other, policies of a block in turn and then in the reverse order (A/B/B/A), so that what drifts
-on the machine does not favour one; how busy it was goes into each row.
+Runs go one after the other, in rounds of all policies, two of which are a block (A/B/B/A, see `blocks`), so that what
+drifts on the machine does not favour one; how busy it was goes into each row.
 """
 
 import json
@@ -20,6 +20,7 @@ from msgspec import structs
 
 from rakefarm import process
 from rakefarm.lab.attempt import Attempt
+from rakefarm.lab.blocks import busy_share, in_turn, processor_time
 from rakefarm.lab.draw import ActionSpec, ClientSpec, Drawn, LabError, draw
 from rakefarm.lab.emulation import EmulatedFarm, bare_environment, compile_work, refuse
 from rakefarm.lab.experiment import Done, head, keep_part, part_path
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 START_S = 30.0
 PATIENCE_S, PATIENCE = 60.0, 20.0
 """A client that takes longer than this and so many times the bound is ended; what it had not done is lost."""
-UNEQUAL = 0.2
-"""Runs of a block between which the machine's busy share differs by more than this are flagged."""
 Record = Mapping[str, Any]
 
 
@@ -47,33 +46,28 @@ def run_on_farm(runs: Sequence[RunSpec], directory: str, done: Done) -> None:
         os.chmod(scratch, 0o711)  # nosec B103 # commands find their program below it, whatever their uids
         program = compile_work(scratch)
         finished = 0
-        blocks = groupby(runs, key=lambda run: (run.seed, run.repetition, run.cell.factors))
-        for number, (_, block) in enumerate(blocks):
-            shares = []
-            for run in list(block)[:: -1 if number % 2 else 1]:
+        rounds = groupby(runs, key=lambda run: (run.seed, run.repetition, run.cell.factors))
+        for number, (_, round_of_all) in enumerate(rounds):
+            for run in in_turn(list(round_of_all), number, runs[0].seed):
                 done(finished, len(runs))
                 if not os.path.exists(part_path(directory, run.number)):
-                    shares.append(_run_part(run, directory, program, scratch))
+                    _run_part(run, directory, program, scratch)
                 finished += 1
-            if shares and max(shares) - min(shares) > UNEQUAL:
-                low, high = min(shares), max(shares)
-                print(f"block {number + 1}: unequal, the machine was {low:.0%} to {high:.0%} busy", file=sys.stderr)
         done(finished, len(runs))
 
 
-def _run_part(run: RunSpec, directory: str, program: str, scratch: str) -> float:
+def _run_part(run: RunSpec, directory: str, program: str, scratch: str) -> None:
     drawn = draw(run.cell.scenario, run.seed)
     outcome, busy = run_real(drawn, run.policy, program, scratch)
     row = {**head(run), "machine_busy": round(busy, 3), **structs.asdict(measure(drawn, refer(drawn), outcome))}
     keep_part(run, directory, row, [structs.asdict(attempt) for attempt in outcome.attempts])
-    return busy
 
 
 def run_real(drawn: Drawn, policy: str, program: str, scratch: str) -> tuple[Outcome, float]:
     """One build by all clients on fresh servers, and how busy this machine was (0 to 1). Raises LabError."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=scratch) as place:
         os.chmod(place, 0o711)  # nosec B103 # the same
-        with EmulatedFarm(drawn.hosts, program, place) as farm:
+        with EmulatedFarm(drawn.hosts, program, place, drawn.scenario.sample_s) as farm:
             directories = [_write_client(place, number, client, drawn) for number, client in enumerate(drawn.clients)]
             patience_s = PATIENCE_S + PATIENCE * refer(drawn).bound_s
             started_s, busy = _build(farm, directories, policy, drawn, patience_s)
@@ -114,17 +108,18 @@ def _build(
     name = f"{os.path.abspath(path)}:{attribute}" if path.endswith(".py") else policy
     clients: list[subprocess.Popen[bytes]] = []
     try:
-        for directory in directories:
+        for number, directory in enumerate(directories):
             options = ["-C", directory, "--hosts", ",".join(farm.addresses), "--progress", "none", "--json=events"]
+            options += ["--seed", str(1000 * drawn.seed + number)]
             state = {"XDG_STATE_HOME": f"{directory}/state", "XDG_CONFIG_HOME": f"{directory}/configuration"}
             words = [sys.executable, "-m", "rakefarm.client", *options, "--policy", name]
             variables = {**bare_environment(os.environ), **state}
             clients.append(process.start_background(words, variables, error=os.path.join(directory, "said")))
-        started_s, before = _start_together(directories, clients, drawn.clients), _processor_time()
-        farm.begin_faults()
+        started_s, before = _start_together(directories, clients, drawn.clients), processor_time()
+        farm.begin()
         for client in clients:
             process.wait_at_most(client, max(0.0, started_s + patience_s - time.monotonic()))
-        return started_s, _busy_share(before, _processor_time())
+        return started_s, busy_share(before, processor_time())
     finally:
         for client in clients:
             client.kill()
@@ -158,17 +153,6 @@ def _start_together(
     finally:
         for pipe in pipes:
             os.close(pipe)
-
-
-def _processor_time() -> tuple[float, float]:
-    """Busy and all processor time of this machine so far, by proc(5)."""
-    with open("/proc/stat", encoding="ascii") as file:
-        fields = [float(word) for word in file.readline().split()[1:9]]
-    return sum(fields) - fields[3] - fields[4], sum(fields)
-
-
-def _busy_share(before: tuple[float, float], after: tuple[float, float]) -> float:
-    return (after[0] - before[0]) / max(after[1] - before[1], 1e-9)
 
 
 def _events(directory: str) -> list[Record]:

@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-from types import FrameType
 
 from msgspec import structs
 
@@ -11,12 +10,16 @@ from rakefarm.exitcodes import ExitStatus
 from rakefarm.lab.draw import LabError, draw
 from rakefarm.lab.emulation import EmulatedFarm, compile_work, describe
 from rakefarm.lab.scenario import Fault, Foreign, Scenario
+from rakefarm.lab.told import Told, raising_when_told
 
 QUIET = Foreign("none")
 BUSY = Foreign("onoff", level=0.5, on_s=1e9, off_s=1e9)
 """About half of the hosts have half of their cores busy, for good."""
+CHANGING = Foreign("onoff", level=0.7, on_s=10.0, off_s=10.0)
+NEAR_S, DISTANT_S = (0.0, 0.0), (2e-3, 40e-3)
+"""Round trips: those of loopback, and emulated ones from another room to another town."""
 FLAKY_S = 20.0
-PROFILES = ("uneven", "alike", "busy", "flaky", "slow", "liar")
+PROFILES = ("uneven", "alike", "busy", "changing", "distant", "flaky", "slow", "liar")
 
 
 def scenario_of(hosts: int, profile: tuple[str, ...]) -> Scenario:
@@ -24,7 +27,7 @@ def scenario_of(hosts: int, profile: tuple[str, ...]) -> Scenario:
     unknown = [word for word in profile if word not in PROFILES]
     if unknown:
         raise LabError(f"--profile {unknown[0]}: there are {', '.join(PROFILES)}")
-    farm = Scenario(hosts=hosts, cores=(1, 2, 2, 3, 4, 4, 6), foreign=QUIET)
+    farm = Scenario(hosts=hosts, cores=(1, 2, 2, 3, 4, 4, 6), foreign=QUIET, round_trip_s=NEAR_S)
     faults: list[Fault] = []
     for word in profile:
         match word:
@@ -32,6 +35,10 @@ def scenario_of(hosts: int, profile: tuple[str, ...]) -> Scenario:
                 farm = structs.replace(farm, cores=(2,), slowest=1.0, fastest=1.0)
             case "busy":
                 farm = structs.replace(farm, foreign=BUSY)
+            case "changing":
+                farm = structs.replace(farm, foreign=CHANGING)
+            case "distant":
+                farm = structs.replace(farm, round_trip_s=DISTANT_S)
             case "flaky":
                 faults.append(Fault("dead", at_s=FLAKY_S))
             case "slow" | "liar":
@@ -39,30 +46,23 @@ def scenario_of(hosts: int, profile: tuple[str, ...]) -> Scenario:
     return structs.replace(farm, faults=tuple(faults))
 
 
-class _Told(BaseException):
-    """A signal has come, at whatever we were."""
-
-
 def serve(hosts: int, profile: tuple[str, ...], seed: int) -> int:
     """Start them, say where they are, and wait for a signal; answers the exit status. Raises LabError."""
     drawn = draw(scenario_of(hosts, profile), seed)
 
-    def told(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # we are ending already
-        raise _Told(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, told)
     try:
-        with tempfile.TemporaryDirectory(prefix="rakefarm-lab-") as directory:
+        with raising_when_told(), tempfile.TemporaryDirectory(prefix="rakefarm-lab-") as directory:
             os.chmod(directory, 0o711)  # nosec B103 # commands find their program below it, whatever their uids
             with EmulatedFarm(drawn.hosts, compile_work(directory), directory) as farm:
-                print("emulated hosts, with declared cores and speeds; `work SECONDS TAG` takes its time there, asleep")
+                print(
+                    "emulated hosts: cores, speeds, foreign load and delays are pretended;"
+                    " `work SECONDS TAG` takes its time there, asleep"
+                )
                 for line in describe(drawn, farm.addresses):
                     print(line)
                 print(f"rake-p --hosts {','.join(farm.addresses)}", flush=True)
-                farm.begin_faults()
+                farm.begin()
                 while True:
                     signal.pause()
-    except _Told as end:
-        return int(ExitStatus.INTERRUPTED if end.args[0] == signal.SIGINT else ExitStatus.OK)
+    except Told as end:
+        return end.status if end.number == signal.SIGINT else int(ExitStatus.OK)

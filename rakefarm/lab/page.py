@@ -40,9 +40,11 @@ def render(
     lines: Sequence[Mapping[str, str]],
     comparisons: Sequence[Comparison],
     plots: Sequence[str],
+    notes: Sequence[str],
     directory: str,
 ) -> str:
-    """The page's text. Raises LabError when Jinja is missing, OSError when a plot is."""
+    """The page's text; `notes` are lines on how far runs on real servers are to be believed. Raises LabError when Jinja
+    is missing, OSError when a plot is."""
     try:
         import jinja2
         from markupsafe import Markup
@@ -69,5 +71,6 @@ def render(
         shown=SHOWN,
         comparisons=comparisons,
         figures=figures,
+        notes=notes,
         emulated="farm" in str(manifest["modes"]),
     )

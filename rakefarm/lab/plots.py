@@ -12,7 +12,9 @@ matplotlib.use("agg")
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from rakefarm.lab.comparisons import Row
 
@@ -25,7 +27,8 @@ Draw = Callable[[Axes], None]
 
 def draw_all(rows: Sequence[Row], actions: Sequence[Row], directory: str) -> list[str]:
     """Every plot; answers their names, without directory and ending. Raises OSError."""
-    policy_of = {row["run"]: str(row["policy"]) for row in rows}
+    labels = _labels(rows)
+    policy_of = {row["run"]: labels[_key(row)] for row in rows}
     plots: dict[str, Draw] = {
         "ratios": lambda axes: _ratios(axes, rows),
         "gantt": lambda axes: _gantt(axes, rows, actions),
@@ -54,8 +57,20 @@ def _write(path: str, data: bytes) -> None:
     os.replace(beside, path)
 
 
-def _policies(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(str(row["policy"]) for row in rows))
+def _key(row: Row) -> tuple[str, str]:
+    return str(row["mode"]), str(row["policy"])
+
+
+def _labels(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """What is drawn apart, by mode and policy, and how it is called; emulated hosts always are called so."""
+    words = {"farm": " (emulated)", "sim": " (simulated)" if any(row["mode"] == "farm" for row in rows) else ""}
+    return {key: key[1] + words[key[0]] for key in dict.fromkeys(map(_key, rows))}
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers of a logarithmic axis as people write them."""
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 
 
 def _number(value: object) -> float:
@@ -63,10 +78,11 @@ def _number(value: object) -> float:
 
 
 def _ratios(axes: Axes, rows: Sequence[Row]) -> None:
-    for policy in _policies(rows):
-        values = sorted(_number(row["ratio"]) for row in rows if row["policy"] == policy)
-        axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", label=policy)
+    for key, label in _labels(rows).items():
+        values = sorted(_number(row["ratio"]) for row in rows if _key(row) == key)
+        axes.step(values, np.arange(1, len(values) + 1) / len(values), where="post", label=label)
     axes.set(xlabel="makespan / clairvoyant list schedule", ylabel="share of runs", xscale="log", ylim=(0, 1))
+    _plain(axes.xaxis)
 
 
 def _gantt(axes: Axes, rows: Sequence[Row], actions: Sequence[Row]) -> None:
@@ -86,7 +102,7 @@ def _gantt(axes: Axes, rows: Sequence[Row], actions: Sequence[Row]) -> None:
         ticks.append(base + max(len(lanes) - 1, 0) / 2)
         base += len(lanes) + 1
     axes.set_yticks(ticks, hosts, fontsize=6)
-    axes.set(xlabel=f"seconds, run {first} ({rows[0]['policy']}); a colour a client")
+    axes.set(xlabel=f"seconds, run {first}: {_labels(rows)[_key(rows[0])]}; a colour a client")
 
 
 def _bids(axes: Axes, actions: Sequence[Row], policy_of: dict[object, str]) -> None:
@@ -95,8 +111,10 @@ def _bids(axes: Axes, actions: Sequence[Row], policy_of: dict[object, str]) -> N
         mine = mine[:: max(1, len(mine) // MOST_BARS)]
         bids = [max(_number(each["bid_s"]), 1e-3) for each in mine]
         took = [_number(each["told_s"]) - _number(each["placed_s"]) for each in mine]
-        axes.scatter(bids, took, s=3, alpha=0.4, label=policy, linewidths=0)
+        axes.scatter(bids, took, s=9, alpha=0.4, label=policy, linewidths=0)
     axes.set(xlabel="bid (s)", ylabel="realised (s)", xscale="log", yscale="log")
+    _plain(axes.xaxis)
+    _plain(axes.yaxis)
     axes.axline((1, 1), (10, 10), color="black", linewidth=0.5)
 
 
@@ -115,8 +133,11 @@ def _herd(axes: Axes, actions: Sequence[Row], policy_of: dict[object, str]) -> N
 
 
 def _age(axes: Axes, rows: Sequence[Row]) -> None:
-    for policy in _policies(rows):
-        mine = [row for row in rows if row["policy"] == policy]
+    """Real clients don't tell how old what they knew was."""
+    for key, label in _labels(rows).items():
+        mine = [row for row in rows if _key(row) == key and row["mode"] == "sim"]
         ages = [_number(row["sample_age_s"]) for row in mine]
-        axes.scatter(ages, [_number(row["ratio"]) for row in mine], s=8, label=policy)
+        if mine:
+            axes.scatter(ages, [_number(row["ratio"]) for row in mine], s=9, label=label)
     axes.set(xlabel="mean age of the load that awards rested on (s)", ylabel="makespan / clairvoyant", yscale="log")
+    _plain(axes.yaxis)

@@ -26,7 +26,7 @@ def shown(what: str) -> Iterator[Callable[[int, int], None]]:
         yield say
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console)
+    bar = Progress(*columns, console=console, refresh_per_second=2)  # it takes processor time from what is measured
     task = bar.add_task(what, total=None)
     started = False  # with the first call: worker processes are forked before there is a thread
 

@@ -33,6 +33,7 @@ def run_during(launcher: Launcher, words: Sequence[str], environ: Mapping[str, s
                 variables = {
                     **environ,
                     "RAKEFARM_HOSTS": ",".join([host.address for host in hosts]),
+                    "RAKEFARM_ENGINE": "",  # it is these hosts that are meant
                     "RAKEFARM_KEY_FILE": farm.key_file,
                     # A helper of its own: it knows these hosts, and ends with them.
                     "RAKEFARM_CC_DIRECTORY": os.path.join(farm.place, "cc"),

@@ -12,6 +12,7 @@ from rakefarm.server.delivery import conclude, keep_outputs, write_answer
 from rakefarm.server.desk import Desk, Sight, job_of, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
 from rakefarm.server.grants import Grant, Lease
+from rakefarm.server.holding import Holding
 from rakefarm.server.job import Ended, Job
 from rakefarm.server.likeness import Differs
 from rakefarm.server.limits import Watch, check_outputs, end_of, refuse_inputs, usage_below
@@ -84,10 +85,7 @@ class Action:
         self._received = time.monotonic()
         self._beat_at = self._received + BEAT_S
         self._phase = "queued"
-        self._grant: Grant | None = None
-        self._executor: Executor | None = None
-        self._at_work = False
-        """While the executor runs a command, or can't be trusted to run none."""
+        self._held = Holding(self._work)
         self._exceeded = ""
         self._command = request.command
         self.outcome, self.status = "lost", 0
@@ -104,10 +102,8 @@ class Action:
                 self.outcome = ""
                 self._transport.send(declined)
                 return
-            # Taken before the inputs are placed, since they go where its command will find them.
             try:
-                self._executor = self._work.executors.take()
-                directory = ActionDirectory(self._executor.home, self._work.executors.confinement.uid)
+                directory = self._held.make_directory()
             except ExecutorLost as error:
                 self._decline("executor", str(error))
                 return
@@ -118,27 +114,11 @@ class Action:
                 delivered = self._run_in(directory)
             finally:
                 # Before the acknowledgement, which travels with the client's next request and may be long in coming.
-                self._tidy(directory)
+                self._held.tidy()
         finally:
-            self._release()
-            self._let_go()
+            self._held.release()
         if delivered:
             self._talk.expect(Ack)
-
-    def _tidy(self, directory: ActionDirectory) -> None:
-        """Remove the directory; an executor that is left with something of it, or with a command, is ended."""
-        executor, self._executor = self._executor, None
-        assert executor is not None
-        if not self._at_work and directory.remove():
-            self._work.executors.give_back(executor)
-        else:
-            self._work.executors.drop(executor)
-
-    def _let_go(self) -> None:
-        """End an executor in which there could be no directory."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            self._work.executors.drop(executor)
 
     def _run_in(self, directory: ActionDirectory) -> bool:
         """True when the result was delivered, False when we declined."""
@@ -224,17 +204,10 @@ class Action:
         return Decline("full", "no slot is free, or others wait for it", curves)
 
     def _begin(self, grant: Grant, seen: Sight, leased: bool) -> None:
-        self._grant = grant
+        self._held.grant = grant
         run_s, self._share = self._talk.desk.expect(self._job, seen)
-        self._work.board.begin(grant.slot, run_s, leased)
+        self._held.occupy(run_s, leased)
         self._talk.enter(grant.slot, self._request.label)
-
-    def _release(self) -> None:
-        grant, self._grant = self._grant, None
-        if grant is not None:
-            self._work.board.end(grant.slot)
-            self._work.board.let_go(grant.slot)
-            self._work.grants.give_back(grant)
 
     # --- inputs ---------------------------------------------------------------------------------------
 
@@ -274,25 +247,23 @@ class Action:
     def _run_command(self, directory: ActionDirectory) -> tuple[int, Ended, list[int]]:
         """Run it in its slot; answers the file system's time at its start, how it ended, and its long outputs."""
         task, desk = self._request.task, self._talk.desk
-        if self._grant is None:
+        if self._held.grant is None:
             licenses, user = licenses_of(task), self._talk.user
             grant = wait_for_grant(self._work, self._transport, licenses, user, self._beat)
             self._begin(grant, desk.look(), leased=True)
         self._queued_s = time.monotonic() - self._received
         self._phase = "running"
-        executor = self._executor
-        assert executor is not None
+        executor = self._held.executor
         directory.hand_over()
         started = current_tick()
-        self._at_work = True
+        self._held.at_work = True
         executor.start(self._make_job(executor))
         ended, files = executor.finish_soon() or self._watch(executor, directory)
-        if ended.outcome != "stopped":
-            self._at_work, self._exceeded = bool(self._exceeded), ""  # our word came too late, and waits to be read
-        else:
-            self._at_work = False
+        self._held.at_work = False
+        if ended.outcome != "stopped" and self._exceeded:
+            self._held.at_work, self._exceeded = True, ""  # our word came too late, and waits to be read
         directory.take_back()
-        self._release()
+        self._held.release()
         self._seen = desk.look()
         share = (self._share + desk.share(self._job, self._seen)) / 2
         board = self._work.board.scoreboard

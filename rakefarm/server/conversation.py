@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Callable
 
+from msgspec import structs
+
 from rakefarm import __version__
 from rakefarm.logs import logger
 from rakefarm.market.needs import Refusal
@@ -44,6 +46,8 @@ from rakefarm.wire.messages import (
 )
 from rakefarm.wire.state import GREETINGS
 
+KEPT = Term("kept", 0.0)
+"""The price of what needs not be run."""
 CAPABILITIES = ("store", "produces", "status")
 FAREWELL_S = 1.0
 IDLE = frozenset({*GREETINGS, State.READY, State.CLOSED})
@@ -123,9 +127,12 @@ class Conversation:
         self.transport.pace = Pace(settings.minimum_rate, SUPPLY_S) if settings.minimum_rate else None
         while (message := self._next()) is not None:
             match message:
-                case QuoteRequest(task):
+                case QuoteRequest(task, request):
                     self._give_lease_back()
-                    self.transport.send(self._answer(task))
+                    answer = self._answer(task)
+                    if request and isinstance(answer, Quote) and self.workplace.results.has(request, task):
+                        answer = Quote(structs.replace(answer.offer, price=0.0, seconds=0.0, terms=(KEPT,)))
+                    self.transport.send(answer)
                 case Wait(task):
                     self._wait(task)
                 case Status():

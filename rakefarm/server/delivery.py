@@ -72,6 +72,8 @@ def write_answer(
 def keep_outputs(store: Store, made: Sequence[Made]) -> None:
     """Have the store keep what was made, since the next action may need it; that can fail without harm."""
     for file in made:
+        if store.has(file.sha256, file.size):
+            continue
         with contextlib.suppress(OSError):
             descriptor = open_made(file)
             try:

@@ -37,6 +37,7 @@ from rakefarm.server.job import (
     send_unready,
     take_stop,
 )
+from rakefarm.words import split_placed
 
 LAST_DESCRIPTOR = (1 << 31) - 1
 PATH_BYTES = 4096
@@ -213,7 +214,7 @@ def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None] | Non
     streams = Capture(spill_to_memory, job.stdout_most), Capture(spill_to_memory, job.stderr_most)
     try:
         os.chdir(job.directory)
-        completed = process.run(
+        completed = _run_placed(job, sock, streams, end_strays) or process.run(
             job.command,
             job.environment,
             cancel=sock.fileno(),
@@ -264,6 +265,34 @@ def _execute(job: Job, sock: socket.socket, end_strays: Callable[[], None] | Non
     )
     completed.close()
     return ended, descriptors
+
+
+def _run_placed(
+    job: Job, sock: socket.socket, streams: tuple[Capture, Capture], end_strays: Callable[[], None] | None
+) -> process.Completed | None:
+    """Run a command that only goes to a directory and becomes a program there, without the shell that would do so; None
+    when it is another one, or the shell is to say what is wrong with it."""
+    placed = split_placed(job.command, job.directory)
+    if placed is None or job.environment.get(b"PWD") != job.directory:
+        return None
+    try:
+        os.chdir(placed.directory)
+    except OSError:
+        return None
+    completed = process.run(
+        job.command,
+        {**job.environment, **placed.variables},
+        words=placed.words,
+        cancel=sock.fileno(),
+        timeout_s=job.timeout_s or None,
+        streams=streams,
+        end_strays=end_strays,
+        on_start=lambda _: streams[0].write(placed.said),
+    )
+    if isinstance(completed.ending, process.CouldNotStart):
+        os.chdir(job.directory)
+        return None
+    return completed
 
 
 def _end_namespace() -> None:

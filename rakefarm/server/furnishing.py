@@ -7,9 +7,12 @@ import os
 import signal
 import socket
 
+from msgspec import Struct
+
 from rakefarm.config import ConfigError, ServerSettings
 from rakefarm.logs import logger
 from rakefarm.open_files import allow_more
+from rakefarm.server import door
 from rakefarm.server.admission import Admission
 from rakefarm.server.audit import AuditLog
 from rakefarm.server.entrance import Entrance
@@ -41,31 +44,44 @@ class CannotFurnish(Exception):
         self.status = status
 
 
-def furnish(
-    number: int,
-    channel: socket.socket,
-    settings: ServerSettings,
-    grants: Grants,
-    scoreboard: Scoreboard,
-    directory: str,
-    confinement: Confinement,
-    entrance: Entrance,
-) -> Workplace:
-    """In process number `number`, which has one thread, as its first act. Raises CannotFurnish."""
+class WayIn(Struct, frozen=True):
+    """How connections come to a worker: by which rule, and where to tell how it goes with each."""
+
+    entrance: Entrance
+    door: door.Board
+
+
+class Inherited(Struct, frozen=True):
+    """What process number `number` of the pool has from the listener that forked it; `channel` leads there, `directory`
+    is its own."""
+
+    number: int
+    channel: socket.socket
+    settings: ServerSettings
+    grants: Grants
+    scoreboard: Scoreboard
+    directory: str
+    confinement: Confinement
+    way_in: WayIn
+
+
+def furnish(inherited: Inherited) -> Workplace:
+    """In that process, while it has one thread, as its first act. Raises CannotFurnish."""
+    settings, confinement, directory = inherited.settings, inherited.confinement, inherited.directory
     # The listener decides: a terminal's Ctrl-C reaches all of us, and so does the SIGTERM of who ends a process group.
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     _give_memory_back()
     gc.set_threshold(GC_ALLOCATIONS, *gc.get_threshold()[1:])
     try:
-        executors = Executors([channel], confinement, directory, settings.slots)
+        executors = Executors([inherited.channel], confinement, directory, settings.slots)
         allow_more()  # only now: commands get the limit that the server was started with
         sandbox = WorkerSandbox(directory, confinement.uid)
         store = Store(settings.cache_directory, settings.cache_size, settings.processes)
-        worker_grants = grants.open(number)
+        worker_grants = inherited.grants.open(inherited.number)
         audit = AuditLog(settings.audit_log)
         # Only now: the process that starts executors must not have the keys in its memory.
-        admission = Admission(entrance)
+        admission = Admission(inherited.way_in.entrance)
     except ConfigError as error:
         logger.error("a worker can't start, and another will try: %s", error)
         raise CannotFurnish(NOT_NOW) from error
@@ -73,7 +89,7 @@ def furnish(
         place = os.fsdecode(error.filename) if error.filename else "its directories"
         logger.error("a worker can't start: %s: %s", place, error.strerror)
         raise CannotFurnish(BOOT_FAILED) from error
-    board = WorkerBoard(scoreboard, number)
+    board = WorkerBoard(inherited.scoreboard, inherited.number)
     passing = environments(settings)
     likeness = Likeness()
     results = KeptResults(settings, passing, executors.confinement.level, store, likeness)

@@ -5,10 +5,12 @@ the result depends on where it was made. It names files by path and digest; here
 Digests are remembered for as long as a file is the same.
 """
 
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rakefarm.digest import Beat, hash_descriptor, no_beat
 from rakefarm.snapshot import Stamp, stamp_of
@@ -16,6 +18,8 @@ from rakefarm.wire.messages import Execute
 
 LIST_BYTES = 16 << 20
 """A longer list is refused: no compile reads so many headers."""
+LISTS, SHORT_LIST_BYTES = 64, 64 << 10
+"""So many lists up to this size are remembered."""
 PLACES = (b"/usr/", b"/opt/", b"/lib/", b"/lib32/", b"/lib64/", b"/libx32/", b"/bin/", b"/sbin/")
 """Where programs and headers of a system are. Files elsewhere are nobody's business."""
 _FILE_NEED = re.compile(r"([0-9a-f]{64}):(/.+)", re.DOTALL)
@@ -25,32 +29,49 @@ class Differs(Exception):
     """This server's own files are not what the action needs; another's may be."""
 
 
+@lru_cache(maxsize=256)
+def _named(value: str) -> tuple[bytes, bytes] | None:
+    """The path and the digest of a need `file=DIGEST:PATH`."""
+    found = _FILE_NEED.fullmatch(value)
+    return None if found is None else (os.fsencode(found[2]), bytes.fromhex(found[1]))
+
+
 class Likeness:
     """One worker's memory of its machine's files. For any thread."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[Stamp, bytes]] = {}
+        self._lists: dict[bytes, list[bytes]] = {}  # by digest
 
     def has_file(self, value: str) -> bool:
         """Whether a need `file=DIGEST:PATH` is met."""
-        found = _FILE_NEED.fullmatch(value)
-        if found is None:
-            return False
-        return self._digest(os.fsencode(found[2]), no_beat) == bytes.fromhex(found[1])
+        named = _named(value)
+        return named is not None and self._digest(named[0], no_beat) == named[1]
 
     def compare(self, request: Execute, box: bytes, beat: Beat) -> None:
         """Hold our files against the lists that a request brings as inputs, placed in `box`, one for each need
         `same=PATH`. Raises Differs."""
         for name in [need.value for need in request.task.needs if need.key == "same"]:
             path = os.fsencode(name)
-            size = next((entry.size for entry in request.manifest if entry.path == path), None)
-            if size is None or size > LIST_BYTES:
+            entry = next((entry for entry in request.manifest if entry.path == path), None)
+            if entry is None or entry.size > LIST_BYTES:
                 raise Differs(f"same={name} is no input of the action, or longer than {LIST_BYTES >> 20} MiB")
-            with open(box + b"/" + path, "rb") as file:
-                lines = file.read(LIST_BYTES).splitlines()
+            lines = self._lists.get(entry.sha256)
+            if lines is None:
+                with open(box + b"/" + path, "rb") as file:
+                    lines = self._remember(entry.sha256, file.read(LIST_BYTES))
             difference = self.first_difference(lines, beat)
             if difference:
                 raise Differs(difference)
+
+    def _remember(self, digest: bytes, text: bytes) -> list[bytes]:
+        """The lines of a list, which many actions have; of one that was changed in its box nothing is remembered."""
+        lines = text.splitlines()
+        if len(text) <= SHORT_LIST_BYTES and hashlib.sha256(text).digest() == digest:
+            if len(self._lists) >= LISTS:
+                self._lists = {}
+            self._lists[digest] = lines
+        return lines
 
     def first_difference(self, lines: Sequence[bytes], beat: Beat) -> str:
         """The first of the files that isn't as it should be, for people, or nothing.

@@ -30,12 +30,12 @@ from rakefarm.security.aside import run_aside
 from rakefarm.security.network import is_loopback
 from rakefarm.server import audit, door, service_manager
 from rakefarm.server.entrance import StartError, open_socket, prepare, unix_path, warn
+from rakefarm.server.furnishing import WayIn
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.choice import CannotConfine, ServerConfinement
 from rakefarm.server.pool import Pool, WorkersCannotStart
 from rakefarm.server.sandbox import SandboxError, ServerDirectory, choose_root
 from rakefarm.server.scoreboard import Scoreboard
-from rakefarm.server.worker import WayIn
 
 ACCEPT_BURST = 64
 PERIOD_S = 0.1
@@ -159,7 +159,8 @@ class Listener:
         from rakefarm.server.load import Sampler
 
         sampler = Sampler(self._settings.emulate)
-        next_sample = time.monotonic() + PERIOD_S  # a sample tells of the time before it
+        period_s = self._settings.emulate.sample_s or PERIOD_S
+        next_sample = time.monotonic() + min(period_s, PERIOD_S)  # a sample tells of the time before it
         sampled = False
         deadline = time.monotonic() + BOOT_S
         announced = False
@@ -170,7 +171,7 @@ class Listener:
                 running = self._scoreboard.commitments().running if self._settings.emulate.cores else 0
                 self._scoreboard.publish_load(sampler.sample(running), now)
                 self._door.look(now)
-                next_sample, sampled = now + PERIOD_S, True
+                next_sample, sampled = now + period_s, True
             for number in self._wait(next_sample, accepting=announced and drain_until is None):
                 if number == signal.SIGHUP:
                     self._read_again()

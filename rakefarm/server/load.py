@@ -12,7 +12,9 @@ Then those who compete for them are counted as well, as the scheduler does: with
 one, and each of our commands has its own; without, each runnable process. `competitors` says how much that may cost.
 """
 
+import bisect
 import contextlib
+import math
 import os
 import time
 
@@ -39,6 +41,7 @@ class Sampler:
 
     def __init__(self, emulation: Emulation | None = None) -> None:
         self._emulation = emulation or Emulation()
+        self._pretended = PretendedLoad(self._emulation.load) if self._emulation.load else None
         self._process = psutil.Process()
         self._before = self._times()
         self._own_before = processor_seconds(self._process.pid)
@@ -89,11 +92,12 @@ class Sampler:
             others = max(others, self._competitors.count([self._process.pid], now))
         emulated = self._emulation
         if emulated.cores:
-            runnable = emulated.busy_cores + running
+            busy_cores = self._pretended.at(now) if self._pretended else emulated.busy_cores
+            runnable = busy_cores + running
             self._load_average += min(1.0, elapsed / LOAD_AVERAGE_S) * (runnable - self._load_average)
             return Load(
                 emulated.cores,
-                emulated.busy_cores,
+                busy_cores,
                 0.0,
                 memory.available,
                 memory.total,
@@ -110,6 +114,29 @@ class Sampler:
             busy_in_all=self._busy,
             load_average=os.getloadavg()[0],
         )
+
+
+class PretendedLoad:
+    """Cores that others keep busy on an emulated machine, by a file (see `Emulation`), which may be replaced. One that
+    can't be read or has no line means none."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._steps: list[tuple[float, float]] = []
+
+    def at(self, now: float) -> float:
+        """Cores, at that time of the monotonic clock."""
+        with contextlib.suppress(OSError, ValueError):
+            status = os.stat(self._path)
+            if (status.st_ino, status.st_mtime_ns) != self._stamp:
+                with open(self._path, encoding="ascii") as file:
+                    rows = [[float(word) for word in line.split()] for line in file]
+                self._steps = [(time_s, cores) for time_s, cores in rows]
+                self._stamp = status.st_ino, status.st_mtime_ns
+        if not self._steps:
+            return 0.0
+        return self._steps[max(0, bisect.bisect_right(self._steps, (now, math.inf)) - 1)][1]
 
 
 def owner_idle_s() -> float:

@@ -19,13 +19,13 @@ from msgspec import Struct, field
 from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import handoff
-from rakefarm.server.furnishing import BOOT_FAILED
+from rakefarm.server.furnishing import BOOT_FAILED, Inherited, WayIn
 from rakefarm.server.grants import Grants
 from rakefarm.server.isolation.confinement import Confinement
 from rakefarm.server.join.process import run_joined
 from rakefarm.server.sandbox import ServerDirectory, remove_tree
 from rakefarm.server.scoreboard import Scoreboard
-from rakefarm.server.worker import WayIn, exit_child, run_worker
+from rakefarm.server.worker import exit_child, run_worker
 from rakefarm.wire import codec
 
 YOUNG_S = 2.0
@@ -115,7 +115,7 @@ class Pool:
                     member.channel.close()
                 self._close_in_worker()
                 self._directory.close_in_child()
-                status = (run_joined if self._is_joined(number) else run_worker)(
+                inherited = Inherited(
                     number,
                     theirs,
                     self.settings,
@@ -125,6 +125,7 @@ class Pool:
                     self._confine(number),
                     self._way_in,
                 )
+                status = (run_joined if self._is_joined(number) else run_worker)(inherited)
             except BaseException:
                 logger.exception("worker %d met a fault of its own", number)
             finally:

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from rakefarm.config import ServerSettings
 from rakefarm.digest import no_beat
@@ -25,18 +25,19 @@ from rakefarm.logs import logger
 from rakefarm.records import RecordStore, UnsafeDirectory
 from rakefarm.server.job import Ended
 from rakefarm.server.likeness import LIST_BYTES, Likeness
-from rakefarm.server.programs import choose_program
 from rakefarm.server.store import Store
 from rakefarm.snapshot import Made
 from rakefarm.transport import Transport
-from rakefarm.wire.messages import Execute, Output, Result, Stderr, Stdout, Variable
+from rakefarm.wire.messages import Execute, Output, Result, Stderr, Stdout, Task, Variable
+from rakefarm.wire.request import digest_of
 
 Environment = Callable[[tuple[Variable, ...]], dict[bytes, bytes]]
 
-FORM = b"rakefarm result 1"
+FORM = b"rakefarm result 2"
 PART_OF_STORE = 16
 """Records take at most one part in so many of the content store's cap; outputs count there."""
 STREAM_BYTES = 1 << 20
+DIGEST_BYTES = 32
 SYSTEM = (
     "/usr/include", "/usr/local/include", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/opt",
     "/etc/alternatives", "/etc/ld.so.cache", "/var/lib/dpkg/status", "/var/lib/rpm", "/var/lib/pacman/local",
@@ -69,11 +70,11 @@ class KeptResults:
     ) -> None:
         """`environment` tells what a command would get of a client's variables, `level` how it is confined."""
         self._settings = settings
-        self._environment = environment
-        self._level = level
         self._store = store
         self._likeness = likeness
         self._records: RecordStore | None = None
+        self._own = (sorted(environment(()).items()), sorted(settings.environment), sorted(settings.programs.items()),
+                     level, settings.shared)  # fmt: skip
         size = settings.cache_size // PART_OF_STORE
         if size:
             place = os.path.join(settings.cache_directory, "results")
@@ -84,22 +85,23 @@ class KeptResults:
 
     def key(self, request: Execute) -> bytes | None:
         """What the result of this request is known by now; None when it must not be another run's."""
-        if self._records is None or not request.repeatable:
-            return None
-        listed = [need.value for need in request.task.needs if need.key == "same"]
+        return self._key(digest_of(request), request.task) if self._records is not None and request.repeatable else None
+
+    def _key(self, digest: bytes, task: Task) -> bytes | None:
+        """By the digest of a request, and what we ourselves add to it."""
+        listed = any(need.key == "same" for need in task.needs)
         if self._settings.shared and not listed:
             return None
-        command: bytes | None = request.command
-        if self._settings.programs:
-            command = choose_program(request.command, self._settings.programs)
         system = [] if listed else self._system()
-        needs = sorted([(need.key, need.value) for need in request.task.needs])
-        manifest = [structs.astuple(entry) for entry in request.manifest]
-        made_of = (
-            command, needs, manifest, request.declared, request.produces, request.timeout_s,
-            sorted(self._environment(request.environment).items()), self._level, self._settings.shared, system,
-        )  # fmt: skip
-        return hashlib.sha256(FORM + _encode(made_of)).digest()
+        return hashlib.sha256(FORM + _encode((digest, self._own, system))).digest()
+
+    def has(self, digest: bytes, task: Task) -> bool:
+        """Whether the result of the request of this digest is here, as far as a look tells: what it costs to have it,
+        not that it will be had."""
+        if self._records is None or len(digest) != DIGEST_BYTES:
+            return False
+        key = self._key(digest, task)
+        return key is not None and self._records.has(key)
 
     def _system(self) -> list[tuple[int, ...]]:
         stamps: list[tuple[int, ...]] = []

@@ -23,7 +23,11 @@ import tempfile
 
 ROOMY_BYTES = 1 << 30
 """A file system in memory with less free than this is passed over."""
+MOST_OPEN = 64
+"""So many directories of an action are held open at once while they are removed; where there are more, each is looked
+through."""
 _PRIVATE = 0o700
+_LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSABLE = 0o711
 """For root's: who runs commands can pass, but not look."""
 
@@ -144,7 +148,7 @@ class ActionDirectory:
         self.box = home + b"/box"
         self.tmp = home + b"/tmp"
         self._uid = uid
-        self._made: set[bytes] = set()
+        self._made: dict[bytes, None] = {}  # in this order
         self._expected: set[bytes] = set()
         os.mkdir(self.box, 0o700)
         os.mkdir(self.tmp, 0o700)
@@ -186,8 +190,8 @@ class ActionDirectory:
 
     def expect(self, path: bytes) -> None:
         """A file that `remove` will find; where it finds no other, it need not look for any."""
-        # Only names at the top: a directory on the way may be a link by now.
-        if b"/" not in path:
+        directory = path.rpartition(b"/")[0]
+        if not directory or directory in self._made:
             self._expected.add(path)
 
     def _make_directories(self, path: bytes) -> None:
@@ -196,7 +200,7 @@ class ActionDirectory:
         while True:
             part = path if cut < 0 else path[:cut]
             if part not in self._made:
-                self._made.add(part)
+                self._made[part] = None
                 os.mkdir(self.box + b"/" + part)
                 if self._uid:
                     os.chown(self.box + b"/" + part, self._uid, self._uid)
@@ -207,16 +211,35 @@ class ActionDirectory:
     def remove(self) -> bool:
         """Remove it, whatever the command left there; False when something stays."""
         try:
-            for path in self._expected:
-                os.unlink(self.box + b"/" + path)
-            os.rmdir(self.tmp)
-            os.rmdir(self.box)
+            self._remove_expected()
         except OSError:
             for directory in (self.box, self.tmp):
                 remove_tree(os.fsdecode(directory))
                 if os.path.lexists(directory):
                     return False
         return True
+
+    def _remove_expected(self) -> None:
+        """Remove what is known to be there, which mostly is all. Raises OSError when it is not, or not as it was."""
+        if len(self._made) > MOST_OPEN:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        # Step by step, and by the directories that are open: one on the way may be a link by now.
+        opened = {b"": os.open(self.box, _LOOK)}
+        try:
+            for path in self._made:
+                parent, _, name = path.rpartition(b"/")
+                opened[path] = os.open(name, _LOOK, dir_fd=opened[parent])
+            for path in self._expected:
+                parent, _, name = path.rpartition(b"/")
+                os.unlink(name, dir_fd=opened[parent])
+            for path in reversed(self._made):
+                parent, _, name = path.rpartition(b"/")
+                os.rmdir(name, dir_fd=opened[parent])
+        finally:
+            for descriptor in opened.values():
+                os.close(descriptor)
+        os.rmdir(self.tmp)
+        os.rmdir(self.box)
 
 
 def remove_tree(path: str) -> None:

@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
 
@@ -30,6 +31,8 @@ SMALL_BYTES = 1 << 20
 EVICT_TO = 0.7
 EVICT_AT = 0.85
 ABANDONED_S = 86_400.0
+USED_AGAIN_S = 60.0
+"""Uses within this time of the last one are not written down."""
 
 
 def keep(descriptor: int) -> None:
@@ -124,8 +127,13 @@ class Store:
             identity = (status.st_ino, status.st_ctime_ns, size)
             fits = status.st_size == size
             if fits and self._verified.get(digest) != identity:
+                # Noting its use changes what it is known by, also to other workers.
+                if time.time() - status.st_mtime > USED_AGAIN_S:
+                    with contextlib.suppress(OSError):
+                        os.utime(blob)
+                    status = os.fstat(blob)
                 fits = self._verify(blob, path, digest, beat)
-                self._verified[digest] = identity
+                self._verified[digest] = (status.st_ino, status.st_ctime_ns, size)
         except BaseException:
             os.close(blob)
             raise
@@ -147,8 +155,6 @@ class Store:
 
     def _verify(self, blob: int, path: bytes, digest: bytes, beat: Beat) -> bool:
         if hash_descriptor(blob, beat) == digest:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # first use by this worker counts as recent use
             return True
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -163,21 +169,18 @@ class Store:
             self._write(digest, source, size, beat)
 
     def _write(self, digest: bytes, source: bytes, size: int, beat: Beat) -> None:
-        target = self._path(digest)
+        name = b"%b/new/%b" % (self._directory, os.urandom(12).hex().encode())
+        file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            descriptor, name = tempfile.mkstemp(dir=self._directory + b"/new")
-        except FileNotFoundError:
-            self._make_directories()
-            descriptor, name = tempfile.mkstemp(dir=self._directory + b"/new")
-        os.close(descriptor)
-        try:
-            file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.unlink(name)
                 _copy(file, name, size, 0o400, keep, beat)
-            finally:
-                os.close(file)
-            shelf.put(name, target)
+            except FileNotFoundError:
+                self._make_directories()
+                _copy(file, name, size, 0o400, keep, beat)
+        finally:
+            os.close(file)
+        try:
+            shelf.put(name, self._path(digest))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)

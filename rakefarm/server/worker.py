@@ -8,51 +8,27 @@ import sys
 import threading
 import time
 
-from msgspec import Struct
-
 from rakefarm import transport
-from rakefarm.config import ServerSettings
 from rakefarm.logs import logger
 from rakefarm.server import door, handoff
 from rakefarm.server.conversation import Conversation
 from rakefarm.server.desk import Desk
-from rakefarm.server.entrance import Entrance
-from rakefarm.server.furnishing import CannotFurnish, furnish
-from rakefarm.server.grants import Grants
-from rakefarm.server.isolation.confinement import Confinement
-from rakefarm.server.scoreboard import Scoreboard
+from rakefarm.server.furnishing import CannotFurnish, Inherited, furnish
 from rakefarm.server.workplace import Workplace
-
-
-class WayIn(Struct, frozen=True):
-    """How connections come to a worker: by which rule, and where to tell how it goes with each."""
-
-    entrance: Entrance
-    door: door.Board
-
 
 STACK_BYTES = 512 << 10
 """A thread's stack; a thousand idle connections are a thousand of these, touched for some 20 kB each."""
 DRAIN_POLL_S = 0.05
 
 
-def run_worker(
-    number: int,
-    channel: socket.socket,
-    settings: ServerSettings,
-    grants: Grants,
-    scoreboard: Scoreboard,
-    directory: str,
-    confinement: Confinement,
-    way_in: WayIn,
-) -> int:
+def run_worker(inherited: Inherited) -> int:
     """In the worker, for all its life; answers its exit status."""
     try:
-        work = furnish(number, channel, settings, grants, scoreboard, directory, confinement, way_in.entrance)
+        work = furnish(inherited)
     except CannotFurnish as error:
         return error.status
     threading.stack_size(STACK_BYTES)
-    crew = _Crew(work, way_in.door)
+    channel, crew = inherited.channel, _Crew(work, inherited.way_in.door)
     try:
         with contextlib.suppress(OSError):  # the listener is gone already: what follows will see
             channel.send(handoff.READY)

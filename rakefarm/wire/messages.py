@@ -76,7 +76,8 @@ class Term(Struct, frozen=True):
 class Offer(Struct, frozen=True):
     """A price and, unless `lease` is 0, the place that is held for it.
 
-    `price` decides the auction (a pure number, above zero); `seconds` predicts the action's time here.
+    `price` decides the auction (a pure number); `seconds` predicts the action's time here. Both are above zero, or both
+    0: the result is there already.
     `lease` names the place on this connection; it is held for `valid_s` seconds. `curve` is what the price was read
     from, so that the client can predict further actions here.
     """
@@ -164,9 +165,11 @@ AUTHENTICATIONS = {
 
 
 class QuoteRequest(Struct, frozen=True):
-    """client: what would this cost?"""
+    """client: what would this cost? `request` is empty, or the digest of the EXECUTE that would follow (see
+    `rakefarm.wire.request`): a server that has kept its result asks 0 for it."""
 
     task: Task
+    request: bytes = b""
 
 
 class Quote(Struct, frozen=True):

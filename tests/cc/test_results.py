@@ -16,7 +16,6 @@ from rakefarm.cc.results import Lookup, Made, Results
 from rakefarm.cc.toolchain import Toolchains
 from rakefarm.records import RecordStore
 
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 MADE = Made(b"a warning\n", (b"object", b"a.o: a.c\n"))
 TOOLCHAINS = Toolchains()
 
@@ -24,9 +23,24 @@ TOOLCHAINS = Toolchains()
 class Project:
     """A user's directory, its calls, and a result cache."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, compiler: str) -> None:
         self.path = path
-        self.words = ["gcc", "-g", "-O2", "-MD", "-Ione", "-Itwo", "-iquote", "q", "-DX=1", "-c", "s/a.c", "-o", "a.o"]
+        self.compiler = compiler
+        self.words = [
+            compiler,
+            "-g",
+            "-O2",
+            "-MD",
+            "-Ione",
+            "-Itwo",
+            "-iquote",
+            "q",
+            "-DX=1",
+            "-c",
+            "s/a.c",
+            "-o",
+            "a.o",
+        ]
         self.environ = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
         self.directory = path
         self.terminal = False
@@ -63,9 +77,11 @@ class Project:
         self.results.keep(inquiry, lookup, key, closure, made)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    made = Project(tmp_path)
+@pytest.fixture(params=["gcc", "clang"])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"needs {request.param}, which is not installed")
+    made = Project(tmp_path, request.param)
     made.write("s/a.c", '#include "beside.h"\n#include <two.h>\n#if __has_include("maybe.h")\n#endif\n#include "q.h"\n')
     for name in ("s/beside.h", "two/two.h", "q/q.h", "two/other.h"):
         made.write(name, f"/* {name} */\n#include <stddef.h>\n")
@@ -107,13 +123,13 @@ def removed(name: str) -> Callable[[Project], None]:
 def another_compiler(project: Project) -> None:
     """The same path, the same words about itself, and another binary."""
     project.toolchains = Toolchains()
-    real = os.path.realpath(str(shutil.which("gcc")))
+    real = os.path.realpath(str(shutil.which(project.compiler)))
     place = project.path / "bin"
     place.mkdir(exist_ok=True)
     beside = place / "beside"
     beside.write_text(f'#!/bin/sh\nexec {real} "$@"\n# {len(list(place.iterdir()))}\n')
     beside.chmod(0o755)
-    beside.replace(place / "gcc")
+    beside.replace(place / project.compiler)
 
 
 def elsewhere(project: Project) -> None:
@@ -188,6 +204,8 @@ def test_whatever_changes_a_result_must_miss(project: Project, name: str) -> Non
     finally:
         (project.path.parent / "link").unlink(missing_ok=True)
     assert made is None
+    if name == "-x" and project.compiler == "clang":
+        cause = Cause.ARGUMENTS  # one program for both languages
     assert lookup.miss.cause is cause, lookup.miss
 
 
@@ -222,7 +240,7 @@ def test_what_changes_nothing_is_found(project: Project, mutate: Callable[[Proje
 
 
 def test_an_object_goes_by_any_name_where_nothing_records_it(project: Project) -> None:
-    project.words = ["gcc", "-g", "-c", "s/b.c", "-o", "a.o"]
+    project.words = [project.compiler, "-g", "-c", "s/b.c", "-o", "a.o"]
     project.compile()
     project.words[-1] = "b.o"
     assert project.look()[0] == MADE
@@ -245,7 +263,7 @@ def test_going_back_to_an_earlier_state_finds_its_result(project: Project) -> No
 def test_a_directory_that_is_made_later_may_hold_a_header(project: Project) -> None:
     project.write("s/b.c", '#include "../later/../h.h"\n')
     project.write("h.h", "")
-    project.words = ["gcc", "-Inone", "-c", "s/b.c"]
+    project.words = [project.compiler, "-Inone", "-c", "s/b.c"]
     project.compile()
     assert project.look()[0] == MADE
     (project.path / "later").mkdir()
@@ -283,7 +301,7 @@ def test_the_time_of_day_is_cached_only_when_it_is_given(project: Project) -> No
 def test_times_of_files_count_where_a_source_asks_for_them(project: Project, line: str) -> None:
     project.environ["SOURCE_DATE_EPOCH"] = "1"
     project.write("s/b.c", line)
-    project.words = ["gcc", "-c", "s/b.c"]
+    project.words = [project.compiler, "-c", "s/b.c"]
     project.compile()
     assert project.look()[0] == MADE
     os.utime(project.path / "s/b.c", (5, 5))
@@ -296,7 +314,7 @@ def test_times_count_for_files_of_one_content(project: Project) -> None:
     for name in ("one/one.h", "two/two.h"):
         project.write(name, "int again(int);\n")
         os.utime(project.path / name, (5, 5))
-    project.words = ["gcc", "-Ione", "-Itwo", "-c", "s/b.c"]
+    project.words = [project.compiler, "-Ione", "-Itwo", "-c", "s/b.c"]
     project.compile()
     assert project.look()[0] == MADE
     os.utime(project.path / "two/two.h", (6, 6))

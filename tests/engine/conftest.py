@@ -1,14 +1,21 @@
 """The real parts, once for all tests of a run; and workers, of which each test has its own."""
 
 import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from parts import BuildGrid, PostgreSQL, buildgrid_program
 
-MakeEngine = Callable[..., BuildGrid]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "system"))
+
+import identical
+from engine_vocabulary import MakeEngine, StartWorkers
+from farm_vocabulary import Project
+from parts import BuildGrid, PostgreSQL, buildgrid_program
+from server_vocabulary import Server, StartServer
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +48,28 @@ def make_engine(program: Path, database: PostgreSQL, tmp_path: Path) -> Iterator
     yield make
     for engine in made:
         engine.stop()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project."""
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def start_workers(start_server: StartServer) -> StartWorkers:
+    """`start_workers(engine, count)` starts servers that have joined it, with two slots each."""
+
+    def start(engine: BuildGrid, count: int) -> list[Server]:
+        return [start_server("--slots", "2", "--join", engine.url) for _ in range(count)]
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def lua(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of Lua 5.4, a project that nobody here wrote; skips where they can't be had."""
+    try:
+        return Path(identical.fetch(str(tmp_path_factory.mktemp("lua"))))
+    except subprocess.CalledProcessError:
+        pytest.skip("the source distribution of lupa, with Lua in it, can't be fetched")

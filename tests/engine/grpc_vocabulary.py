@@ -39,15 +39,26 @@ class _Handler(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def open_engine(*, patience_s: float = 2.0, **answers: tuple[Method, str, Answer]) -> Iterator[Channel]:
-    """A channel to an engine that has these answers: a method, "unary" or "stream", and what makes the answer."""
+def open_engine(
+    *,
+    patience_s: float = 2.0,
+    credentials: grpc.ServerCredentials | None = None,
+    access: Access = Access(),  # noqa: B008 # it is frozen
+    **answers: tuple[Method, str, Answer],
+) -> Iterator[Channel]:
+    """A channel to an engine that has these answers: a method, "unary" or "stream", and what makes the answer. With
+    `credentials` it speaks TLS, and the channel shows what `access` holds."""
     pool = futures.ThreadPoolExecutor(8)
     server = grpc.server(pool)
     table = {method.path: (kind, answer) for method, kind, answer in answers.values()}
     server.add_generic_rpc_handlers((_Handler(table),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
-    channel = Channel(EngineAddress("127.0.0.1", port, False), Access(), patience_s)
+    host = "127.0.0.1" if credentials is None else "localhost"
+    channel = Channel(EngineAddress(host, port, credentials is not None), access, patience_s)
     try:
         yield channel
     finally:

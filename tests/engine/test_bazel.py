@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MakeEngine
+from engine_vocabulary import MakeEngine
 from parts import INSTALL_S
 from server_vocabulary import StartServer
 

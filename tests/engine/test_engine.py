@@ -1,27 +1,21 @@
 """Builds by BuildGrid onto rakeservers that have joined it: everything real, on loopback."""
 
+import contextlib
 import os
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import MakeEngine
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
-
+from engine_vocabulary import MakeEngine, StartWorkers, lua_sources
 from farm_vocabulary import Built, Project
 from parts import BuildGrid
-from server_vocabulary import ROOT, Server, StartServer, wait_until
+from server_vocabulary import Server, StartServer, is_alive, wait_until
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine"), pytest.mark.timeout(600)]
 COMPILES = 50
-JOINED_S = 30.0
-
-StartWorkers = Callable[[BuildGrid, int], list[Server]]
 
 
 @pytest.fixture
@@ -29,36 +23,21 @@ def engine(make_engine: MakeEngine) -> BuildGrid:
     return make_engine()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
-
-
-@pytest.fixture
-def start_workers(start_server: StartServer) -> StartWorkers:
-    def start(engine: BuildGrid, count: int) -> list[Server]:
-        return [start_server("--slots", "2", "--join", engine.url) for _ in range(count)]
-
-    return start
-
-
-def fifty_compiles(project: Project, repeatable: bool = True) -> list[str]:
-    """The example's own sources, at two levels of optimization; answers the objects' names."""
-    example = ROOT / "examples" / "tally"
-    for source in [*example.glob("src/*.c"), *example.glob("include/*.h")]:
-        project.write(str(source.relative_to(example)), source.read_bytes())
-    headers = " ".join(sorted(f"include/{each.name}" for each in example.glob("include/*.h")))
+def fifty_compiles(project: Project, lua: Path) -> list[str]:
+    """Lua's sources, at two levels of optimization; answers the objects' names."""
+    for source in [*lua.glob("*.c"), *lua.glob("*.h")]:
+        project.write(source.name, source.read_bytes())
+    headers = " ".join(sorted(each.name for each in lua.glob("*.h")))
     lines = ["compile:"]
     objects = []
-    for level in ("-O0", "-O2"):
-        for source in sorted(each.name for each in example.glob("src/*.c")):
+    for level in ("-O1", "-O2"):
+        for source in lua_sources(lua):
             if len(objects) == COMPILES:
                 break
             made = f"{source[:-2]}{level}.o"
             objects.append(made)
-            lines += [f"remote-cc -std=c99 {level} -Iinclude -c src/{source} -o {made}"]
-            lines += [f">requires src/{source} {headers}", f">produces {made}"]
-            lines += [">repeatable"] if repeatable else []
+            lines += [f"remote-cc -std=gnu99 -DLUA_USE_LINUX {level} -c {source} -o {made}"]
+            lines += [f">requires {source} {headers}", f">produces {made}", ">repeatable"]
     assert len(objects) == COMPILES
     project.rakefile(*lines)
     return objects
@@ -81,16 +60,18 @@ def told(built: Built) -> Counter[tuple[object, ...]]:
 
 
 def test_fifty_compiles_are_byte_identical_and_then_all_cached(
-    engine: BuildGrid, project: Project, start_workers: StartWorkers
+    engine: BuildGrid, project: Project, start_workers: StartWorkers, lua: Path
 ) -> None:
     start_workers(engine, 2)
-    objects = fifty_compiles(project)
+    objects = fifty_compiles(project, lua)
     here = project.build("--json", "--hosts", "local")
     assert here.status == 0
     at_home = outputs(project, objects)
     first = project.build("--json", "--engine", engine.url)
     assert first.status == 0, first.stderr
     assert outputs(project, objects) == at_home
+    ran = [event for event in first.events() if event["event"] == "action_finished"]
+    assert [event["detail"] for event in ran] == ["exit status 0"] * COMPILES, "nothing of it was there before"
     second = project.build("--json", "--engine", engine.url)
     assert outputs(project, objects) == at_home
     details = [event["detail"] for event in second.events() if event["event"] == "action_finished"]
@@ -147,6 +128,37 @@ def test_a_worker_that_is_killed_in_mid_action_is_made_good_by_another(
     start_server("--slots", "1", scratch=tmp_path / "server-0")
     left = [path for each in first.directories() for path in each.iterdir() if path.name.startswith("server-")]
     assert len(left) == 1, "the next one does, at its start"
+
+
+def joined_process(worker: Server) -> int:
+    """The one of a server's processes that serves the engine: no other has loaded gRPC."""
+    for pid in worker.worker_pids():
+        with contextlib.suppress(OSError):  # it may end just now
+            if "cygrpc" in Path(f"/proc/{pid}/maps").read_text():
+                return pid
+    return 0
+
+
+def test_a_joined_process_that_can_have_no_executors_any_more_is_replaced_and_the_build_goes_on(
+    engine: BuildGrid, project: Project, start_workers: StartWorkers
+) -> None:
+    (worker,) = start_workers(engine, 1)
+    project.rakefile(
+        "many:", *[line for n in range(6) for line in (f"remote-sleep 1; echo {n} > o{n}", f">produces o{n}")]
+    )
+    client = project.start("--engine", engine.url)
+    client.wait_for("action_phase", 2, phase="running")
+    first = joined_process(worker)
+    assert first
+    for nursery in psutil.Process(first).children():
+        nursery.kill()
+    wait_until(lambda: joined_process(worker) not in (0, first), "another process that serves the engine")
+    wait_until(lambda: not is_alive(first), "the first one gone")
+    built = client.end()
+    assert built.status == 0, built.stderr
+    assert {project.read(f"o{n}") for n in range(6)} == {b"%d\n" % n for n in range(6)}
+    assert "the process that starts executors is dead" in worker.log()
+    assert "Traceback" not in worker.log()
 
 
 def test_a_scheduler_that_is_killed_and_comes_back_loses_nothing(
@@ -208,41 +220,3 @@ def test_a_worker_that_drains_ends_what_it_runs(
     worker.process.send_signal(signal.SIGTERM)
     assert client.end().status == 0
     assert worker.process.wait(30) == 0
-
-
-def make_token(secret: str, expires_in_s: float) -> str:
-    """A JWT by HMAC-SHA-256 (RFC 7519), made by hand: two parts in base64url, and their signature."""
-    import base64
-    import hashlib
-    import hmac
-    import json
-
-    def text(value: bytes) -> bytes:
-        return base64.urlsafe_b64encode(value).rstrip(b"=")
-
-    claims = {"sub": "rakefarm", "aud": "BuildGrid", "exp": int(time.time() + expires_in_s)}
-    head = text(json.dumps({"alg": "HS256", "typ": "JWT"}).encode()) + b"." + text(json.dumps(claims).encode())
-    return (head + b"." + text(hmac.new(secret.encode(), head, hashlib.sha256).digest())).decode()
-
-
-def test_only_a_good_token_is_let_in(
-    make_engine: MakeEngine, project: Project, start_server: StartServer, tmp_path: Path
-) -> None:
-    secret = "a secret of these tests, which is long enough for its hash"
-    (tmp_path / "secret").write_text(secret)
-    rule = f"authorization:\n  method: jwt\n  secret: {tmp_path / 'secret'}\n  algorithm: hs256\n  audience: BuildGrid"
-    engine = make_engine(authorization=rule)
-    good, wrong, expired = [tmp_path / name for name in ("good", "wrong", "expired")]
-    good.write_text(make_token(secret, 600))
-    wrong.write_text(make_token("another secret, as long as the first one is, more or less", 600))
-    expired.write_text(make_token(secret, -600))
-    start_server("--slots", "1", "--join", engine.url, env={"RAKEFARM_ENGINE_TOKEN_FILE": str(good)})
-    project.rakefile("one:", "remote-echo done > out", ">produces out")
-    for token in (None, wrong, expired):
-        env = {"RAKEFARM_ENGINE_TOKEN_FILE": str(token)} if token else {}
-        built = project.build("--engine", engine.url, env=env)
-        assert built.status == 3, built.stderr
-        lines = [line for line in built.stderr.decode().splitlines() if "RF131" in line]
-        assert lines and "does not let us in" in lines[0], built.stderr
-    built = project.build("--engine", engine.url, env={"RAKEFARM_ENGINE_TOKEN_FILE": str(good)})
-    assert built.status == 0, built.stderr

@@ -16,7 +16,7 @@ from rakefarm.engine.blobs import Blobs, Missing
 from rakefarm.engine.content import Content, content_of, read_digest
 from rakefarm.engine.errors import EngineAway, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.execution import Execution
-from rakefarm.engine.methods import BATCH_READ, EXECUTE, FIND_MISSING, READ, WAIT_EXECUTION
+from rakefarm.engine.methods import BATCH_READ, BATCH_UPDATE, EXECUTE, FIND_MISSING, READ, WAIT_EXECUTION
 from rakefarm.engine.tree import File, make_tree, walk
 
 GOOD = content_of(b"the right one")
@@ -156,6 +156,40 @@ def test_a_store_that_lacks_what_it_was_not_asked_for() -> None:
 
     with open_engine(find=(FIND_MISSING, "unary", answer)) as channel, pytest.raises(EngineUnbelievable):
         Blobs(channel).find_missing([GOOD])
+
+
+def test_what_was_only_just_made_is_stored_without_a_question_while_it_is_little() -> None:
+    asked, stored = Counter(), Counter()
+
+    def find(_: bytes, __: grpc.ServicerContext) -> api.FindMissingBlobsResponse:
+        asked.next()
+        return api.FindMissingBlobsResponse()
+
+    def update(request: bytes, _: grpc.ServicerContext) -> api.BatchUpdateBlobsResponse:
+        answer = api.BatchUpdateBlobsResponse()
+        for each in api.BatchUpdateBlobsRequest.FromString(request).requests:
+            assert content_of(each.data).digest == each.digest
+            stored.next()
+            answer.responses.add(digest=each.digest)
+        return answer
+
+    little = {content_of(data): data for data in (b"", b"an object", b"a dependency file")}
+    much = {content_of(data): data for data in (b"x" * 40_000, b"y" * 40_000)}
+    with open_engine(find=(FIND_MISSING, "unary", find), update=(BATCH_UPDATE, "unary", update)) as channel:
+        Blobs(channel).store(little)
+        assert (asked.count, stored.count) == (0, 2)
+        Blobs(channel).store(much)
+        assert (asked.count, stored.count) == (1, 2)
+
+
+def test_what_was_only_just_made_and_can_not_be_stored() -> None:
+    def update(_: bytes, __: grpc.ServicerContext) -> api.BatchUpdateBlobsResponse:
+        answer = api.BatchUpdateBlobsResponse()
+        answer.responses.add(digest=GOOD.digest, status={"code": 8, "message": "no room"})
+        return answer
+
+    with open_engine(update=(BATCH_UPDATE, "unary", update)) as channel, pytest.raises(EngineAway, match="no room"):
+        Blobs(channel).store({GOOD: b"the right one"})
 
 
 LARGE = b"0123456789" * 300_000

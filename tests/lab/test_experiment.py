@@ -1,5 +1,6 @@
 """Experiments by the command line: plans, resumption, reproducible files."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,24 @@ def test_a_policy_is_begun_and_simulated(
     Path("p.toml").write_text(PLAN.replace('"random"', '"mine.py:make"'))
     assert main(["experiment", "run", "p.toml"]) == 0
     assert "mine.py:make / plan" in capsys.readouterr().out
+
+
+def test_parquet_has_the_columns_of_the_table(plan: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = plan.parent / "out"
+    assert main(["experiment", "run", str(plan), "--out", str(out), "--parquet"]) == 0
+    table = parquet.read_table(out / "runs.parquet")
+    header, *lines = (out / "runs.csv").read_text().splitlines()
+    assert table.column_names == header.split(",") and table.num_rows == len(lines)
+    assert parquet.read_table(out / "actions.parquet").num_rows == len((out / "actions.jsonl").read_text().splitlines())
+
+
+def test_without_arrow_parquet_is_refused_in_one_line(
+    plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert main(["experiment", "run", str(plan), "--parquet"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "rakefarm[parquet]" in lines[0]
+    assert not (plan.parent / "my plan-results").exists()

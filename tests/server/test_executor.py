@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 from server_vocabulary import Gate, is_alive, other_process, processes_in, variables, wait_until
 
+from rakefarm import process
 from rakefarm.server.executors import Executor, ExecutorLost, Executors
 from rakefarm.server.isolation.confinement import Confinement
 from rakefarm.server.isolation.probe import try_level
@@ -103,6 +104,53 @@ def test_it_runs_in_its_directory_with_its_variables(executors: Executors, tmp_p
     assert ended.stdout == f"{tmp_path}/box\ny z\n".encode()
     assert ended.stderr == b"err\n"
     assert (ended.stdout_bytes, ended.stderr_bytes) == (len(ended.stdout), 4)
+
+
+PLACED = "B=$PWD;echo \"$B\";cd './below'&&exec '{}' {}"
+
+
+def placed(tmp_path: Path, program: str, words: str) -> Job:
+    """A command that goes to a directory, as those of compiler calls do."""
+    (tmp_path / "box" / "below").mkdir(parents=True, exist_ok=True)
+    return job(tmp_path, PLACED.format(program, words), PWD=f"{tmp_path}/box")
+
+
+def test_a_command_that_goes_to_a_directory_is_what_the_shell_makes_of_it(executors: Executors, tmp_path: Path) -> None:
+    executor = executors.take()
+    ended = run(executor, placed(tmp_path, "/usr/bin/env", "'A=1 2' \"C=$B\" '/usr/bin/env'"))
+    where, *variables = ended.stdout.decode().splitlines()
+    assert where == f"{tmp_path}/box"
+    assert {f"PWD={where}/below", f"OLDPWD={where}", "A=1 2", f"C={where}"} <= {*variables}
+    ended = run(executor, placed(tmp_path, "/bin/sh", "'-c' 'pwd; exit 7'"))
+    assert (ended.status, ended.stdout.decode().splitlines()[1:]) == (7, [f"{where}/below"])
+
+
+def test_it_needs_no_shell(confinement: Confinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "SHELL", "/no/such/shell")
+    executors = make_executors(confinement, tmp_path)
+    try:
+        executor = executors.take()
+        assert run(executor, placed(tmp_path, "/bin/pwd", "")).stdout.decode() == f"{tmp_path}/box\n" + (
+            f"{tmp_path}/box/below\n"
+        )
+        assert run(executor, job(tmp_path, "pwd; pwd")).outcome == "could_not_start"
+    finally:
+        executors.end_all()
+
+
+@pytest.mark.parametrize(("program", "status"), [("/no/such/program", 127), ("/etc/passwd", 126)])
+def test_one_that_can_not_be_executed_is_told_as_the_shell_does(
+    executors: Executors, tmp_path: Path, program: str, status: int
+) -> None:
+    executor = executors.take()
+    ended = run(executor, placed(tmp_path, program, "x"))
+    assert (ended.status, ended.stdout) == (status, f"{tmp_path}/box\n".encode())
+    assert program.encode() in ended.stderr
+    os.rmdir(tmp_path / "box" / "below")
+    gone = job(tmp_path, PLACED.format("/bin/true", ""), PWD=f"{tmp_path}/box")
+    ended = run(executor, gone)
+    assert ended.status and b"below" in ended.stderr
+    assert run(executor, job(tmp_path, "true")).status == 0
 
 
 def test_a_time_limit_ends_all_of_it(executors: Executors, tmp_path: Path) -> None:

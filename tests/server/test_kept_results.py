@@ -24,7 +24,8 @@ from rakefarm.server.likeness import Likeness
 from rakefarm.server.results import Kept, KeptResults
 from rakefarm.server.store import Store
 from rakefarm.server.workplace import environments
-from rakefarm.wire.messages import Execute, Need, Quote, Result
+from rakefarm.wire.messages import Decline, Execute, Need, Quote, QuoteRequest, Result
+from rakefarm.wire.request import digest_of
 
 DRAW = b"cat in; date +%s%N | tee out; date +%N >&2"
 """What is another each time it runs."""
@@ -135,6 +136,41 @@ def test_a_lost_output_and_a_damaged_record_are_made_again(server: Server, conne
 def test_without_a_store_nothing_is_kept(start_server: StartServer, connect: Connect) -> None:
     server = start_server("--cache-size", "0")
     assert run(connect, server).stdout != run(connect, server).stdout
+
+
+# --- the price of a result that is kept ------------------------------------------------------------------
+
+
+def price(connect: Connect, server: Server, request: Execute, **changes: object) -> float:
+    asked = QuoteRequest(request.task, digest_of(structs.replace(request, **changes)))
+    answer = connect(server).ask(asked)
+    assert isinstance(answer, Quote)
+    return answer.offer.price
+
+
+def test_a_result_that_is_kept_costs_nothing(server: Server, connect: Connect) -> None:
+    request = execute(DRAW, an_input(b"in", b"content\n"), repeatable=1, produces=(b"out",))
+    assert price(connect, server, request) > 0
+    run_first(connect, server)
+    assert price(connect, server, request) == 0
+    assert price(connect, server, request, label="another", start=1, lease=7) == 0
+    assert price(connect, server, request, command=DRAW + b" ") > 0
+    assert price(connect, server, request, timeout_s=1.0) > 0
+    answer = connect(server).ask(QuoteRequest(request.task, digest_of(request)))
+    assert isinstance(answer, Quote)
+    assert (answer.offer.seconds, answer.offer.lease, [term.name for term in answer.offer.terms]) == (0.0, 0, ["kept"])
+    for digest in (b"", b"x", bytes(32), digest_of(request) + b"x"):
+        answer = connect(server).ask(QuoteRequest(request.task, digest))
+        assert isinstance(answer, Quote)
+        assert answer.offer.price > 0
+
+
+def test_a_server_that_takes_nothing_asks_no_price_for_what_it_has(start_server: StartServer, connect: Connect) -> None:
+    server = start_server()
+    run_first(connect, server)
+    request = execute(DRAW, an_input(b"in", b"content\n"), repeatable=1, produces=(b"out",))
+    unfit = QuoteRequest(structs.replace(request.task, needs=(Need("tool", "no-such-tool"),)), digest_of(request))
+    assert isinstance(connect(server).ask(unfit), Decline)
 
 
 # --- the machine's own files ----------------------------------------------------------------------------

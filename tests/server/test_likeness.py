@@ -67,6 +67,34 @@ def test_lists(tmp_path: Path) -> None:
             Likeness().compare(request("list"), box, no_beat)
 
 
+def listed(text: str) -> Execute:
+    digest = hashlib.sha256(text.encode()).digest()
+    task = Task("compile", (Need("same", "list"),), 0, 0.0, 0)
+    return Execute(0, 0, task, b"", (Input(b"list", b"", 0, 0, len(text), digest),), 0, (), 0.0, (), "", 0)
+
+
+def test_a_list_is_read_once_and_the_files_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likeness, "PLACES", (f"{tmp_path}/system/".encode(),))
+    (tmp_path / "system").mkdir()
+    box, mine, text = os.fsencode(tmp_path), Likeness(), f"- {tmp_path}/system/header.h\n"
+    (tmp_path / "list").write_text(text)
+    mine.compare(listed(text), box, no_beat)
+    (tmp_path / "list").unlink()
+    mine.compare(listed(text), box, no_beat)
+    (tmp_path / "system/header.h").write_text("")
+    with pytest.raises(Differs):
+        mine.compare(listed(text), box, no_beat)
+
+
+def test_a_list_that_somebody_has_changed_is_not_remembered(tmp_path: Path) -> None:
+    box, mine, text = os.fsencode(tmp_path), Likeness(), f"- {SHELL}\n"
+    (tmp_path / "list").write_text("")
+    mine.compare(listed(text), box, no_beat)  # it has been emptied
+    (tmp_path / "list").write_text(text)
+    with pytest.raises(Differs):
+        mine.compare(listed(text), box, no_beat)
+
+
 @pytest.mark.parametrize("value", ["other", "../list", "", "/usr/list", "li\0st"])
 def test_a_list_must_be_an_input_of_the_action(value: str, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("")

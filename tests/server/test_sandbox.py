@@ -284,6 +284,49 @@ def test_an_action_is_removed_whatever_its_command_left(tmp_path: Path, elsewher
         subprocess.run(["rm", "-rf", worker.path], check=True)
 
 
+def with_inputs(place: Path, *paths: bytes) -> ActionDirectory:
+    directory = ActionDirectory(os.fsencode(place))
+    for path in paths:
+        Path(os.fsdecode(directory.locate(path))).touch()
+    return directory
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_what_is_known_to_be_there_is_removed_without_a_look_at_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    directory = with_inputs(tmp_path, b"a", *(b"home/%d/x/file" % number for number in range(count)))
+    directory.make_way(b"home/build/a.o")
+    directory.expect(b"home/build/a.o")
+    Path(os.fsdecode(directory.box), "home/build/a.o").touch()
+    looked: list[str] = []
+    monkeypatch.setattr(sandbox, "remove_tree", lambda path: looked.append(path) or remove_tree(path))
+    assert directory.remove()
+    assert list(tmp_path.iterdir()) == []
+    assert bool(looked) == (count == 100), "so many directories are not held open"
+
+
+def test_a_directory_that_has_become_a_link_leads_nowhere(tmp_path: Path, elsewhere: Path) -> None:
+    (tmp_path / "executor").mkdir()
+    directory = with_inputs(tmp_path / "executor", b"a/precious", b"b/elsewhere/precious")
+    box = Path(os.fsdecode(directory.box))
+    shutil.rmtree(box / "a")
+    (box / "a").symlink_to(elsewhere)
+    (box / "b").rename(box / "c")
+    (box / "b").symlink_to(elsewhere.parent)
+    assert directory.remove()
+    assert list((tmp_path / "executor").iterdir()) == []
+
+
+def test_what_was_made_in_a_directory_of_the_commands_own_is_removed_too(tmp_path: Path) -> None:
+    directory = with_inputs(tmp_path, b"a/b")
+    Path(os.fsdecode(directory.box), "own/dir").mkdir(parents=True)
+    Path(os.fsdecode(directory.box), "own/dir/made").touch()
+    directory.expect(b"own/dir/made")
+    assert directory.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_action_and_one_that_removed_itself_are_no_trouble(tmp_path: Path) -> None:
     assert ActionDirectory(os.fsencode(tmp_path)).remove()
     gone = ActionDirectory(os.fsencode(tmp_path))

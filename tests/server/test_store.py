@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_vocabulary import other_process
 
+from rakefarm.server import store as store_module
 from rakefarm.server.store import Store
 
 MIB = 1 << 20
@@ -200,6 +201,27 @@ def test_a_size_of_nothing_keeps_nothing(directory: Path, keep: Keep, target: by
 def test_a_file_that_would_fill_it_is_not_kept(directory: Path, keep: Keep) -> None:
     store = Store(str(directory), MIB)
     assert not store.has(keep(store, bytes(MIB // 2)), MIB // 2)
+
+
+def test_a_blob_is_verified_by_each_worker_once_and_again_when_it_has_changed(
+    directory: Path, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = keep(Store(str(directory), MIB), b"content")
+    hashed: list[int] = []
+    hash_it = store_module.hash_descriptor
+    monkeypatch.setattr(
+        store_module, "hash_descriptor", lambda descriptor, beat: hashed.append(1) or hash_it(descriptor, beat)
+    )
+    stores = [Store(str(directory), MIB) for _ in range(3)]
+    store = stores[0]
+    for _ in range(5):
+        assert [each.read(digest, 7) for each in stores] == [b"content"] * 3
+    assert len(hashed) == 3
+    path = blob_path(directory, digest)
+    path.chmod(0o600)
+    path.write_bytes(b"CONTENT")
+    assert store.read(digest, 7) is None
+    assert not path.exists()
 
 
 def set_used(directory: Path, digest: bytes, when: float) -> None:

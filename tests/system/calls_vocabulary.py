@@ -1,13 +1,16 @@
 """What tests of `rakefarm cc` are written in: a user's directory, and compiler calls in it."""
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from server_vocabulary import ROOT, Server
+from server_vocabulary import ROOT, Server, wait_until
 
 CC = (sys.executable, "-m", "rakefarm.cc")
 SLOW = """
@@ -87,3 +90,18 @@ class Calls:
             if found:
                 counts[found[2] or found[3] or found[4]] = int(found[1])
         return counts
+
+
+@contextlib.contextmanager
+def open_calls(tmp_path: Path) -> Iterator[Calls]:
+    """A directory without hosts; the helper is ended in the end."""
+    path = tmp_path / "project"
+    path.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix="rfcc-"))  # a socket's path is short
+    made = Calls(path, scratch)
+    try:
+        yield made
+        made.call("--stop")
+        wait_until(lambda: not (scratch / "run/socket").exists(), "the helper is gone")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

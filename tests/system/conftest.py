@@ -2,13 +2,11 @@
 
 import contextlib
 import itertools
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls_vocabulary import Calls
+from calls_vocabulary import Calls, open_calls
 from farm_vocabulary import Project, commands_on, wait_until_idle
 from server_vocabulary import Server, StartServer, open_server, wait_until
 
@@ -77,13 +75,5 @@ def farm(shared_servers: tuple[Server, ...]) -> Iterator[tuple[Server, ...]]:
 @pytest.fixture
 def calls(tmp_path: Path) -> Iterator[Calls]:
     """A directory without hosts; the helper is ended in the end."""
-    path = tmp_path / "project"
-    path.mkdir()
-    scratch = Path(tempfile.mkdtemp(prefix="rfcc-"))  # a socket's path is short
-    made = Calls(path, scratch)
-    try:
+    with open_calls(tmp_path) as made:
         yield made
-        made.call("--stop")
-        wait_until(lambda: not (scratch / "run/socket").exists(), "the helper is gone")
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

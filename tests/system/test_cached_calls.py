@@ -194,3 +194,25 @@ def test_a_server_has_results_for_another_user_and_another_day(cached: Calls, fa
         "compiled": counts["compiled"] + 1,
         farm[0].address: counts["compiled"] + 1,
     }
+
+
+def test_the_host_that_has_a_result_is_found_and_wins(cached: Calls, farm: tuple[Server, ...]) -> None:
+    """Whichever of them it is, and whatever else would have been cheaper."""
+    for number in range(6):
+        cached.write(f"{number}.c", f"int y{number} = {number};\n")
+
+    def served() -> int:
+        """How many of the calls a server had the result of."""
+        cache(cached, "clear")
+        said = [cached.call("-v", "gcc", "-c", f"{number}.c")[2] for number in range(6)]
+        return sum([b"out of its results" in each for each in said])
+
+    cached.hosts = [farm[0]]
+    served()
+    wait_until(lambda: served() == 6, "all are kept there")
+    cached.hosts = list(farm)
+    assert served() == 6
+    before = cached.statistics()
+    cached.hosts = [farm[1]]
+    assert served() == 0, "the other one had none of them"
+    assert cached.statistics()["served"] == before["served"]

@@ -26,21 +26,21 @@ from wire_vocabulary import (
 from rakefarm.wire import Body, Connection, Limits, Role, State
 from rakefarm.wire.codec import PAYLOAD_COUNTS, encode
 from rakefarm.wire.errors import ConnectionCut, LimitExceeded, Malformed, UnknownMessage
-from rakefarm.wire.messages import STREAMED, Error, Execute, File, MessageType, NeedFiles, Output, QuoteRequest, Task
+from rakefarm.wire.messages import STREAMED, Error, Execute, File, MessageType, NeedFiles, Output, Task, Wait
 
 DEFAULT = Limits()
 GREETINGS = (State.GREETING, State.ADMITTING, State.PROVING, State.JUDGING)
 FLAT_BYTES = 64 << 10
 """What refusing a size may cost in memory, however large the size."""
 
-TASK_BYTES = len(encode(QuoteRequest(Task("", (), 0, 0.0, 0)))) - 16
+TASK_BYTES = len(encode(Wait(Task("", (), 0, 0.0, 0)))) - 16
 """A task's payload beyond its kind."""
 FIELDS = [(number, index) for number, count in PAYLOAD_COUNTS.items() for index in range(count)]
 
 
-def request_of(payload_bytes: int) -> QuoteRequest:
+def request_of(payload_bytes: int) -> Wait:
     """A request whose one payload has this many bytes."""
-    return QuoteRequest(Task("k" * (payload_bytes - TASK_BYTES), (), 0, 0.0, 0))
+    return Wait(Task("k" * (payload_bytes - TASK_BYTES), (), 0, 0.0, 0))
 
 
 def refusal(reader: Connection, data: bytes) -> LimitExceeded:

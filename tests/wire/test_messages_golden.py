@@ -80,5 +80,6 @@ def test_the_worked_example_of_the_specification():
         "0000000000000008 0000000000001000"  # input_bytes: 4096
         "0000000000000008 3ff8000000000000"  # work_s: 1.5
         "0000000000000008 0000000004000000"  # memory_bytes: 64 MiB
+        "0000000000000000"  # request: empty
     )
     assert pair_in(State.READY).client.send(request) == expected

@@ -172,6 +172,7 @@ def test_the_worked_example_is_right():
         "3ff8000000000000"
         "0000000000000008"
         "0000000004000000"
+        "0000000000000000"
     )
     assert "".join("".join(lines).split()) == expected
 

@@ -84,7 +84,7 @@ EXAMPLES: dict[MessageType, Message] = {
     ),
     MessageType.CHALLENGE: Challenge(nonce=bytes(range(100, 132))),
     MessageType.PROOF: Proof(key="zoe@lab4", proof=bytes(range(64, 96))),
-    MessageType.QUOTE_REQUEST: QuoteRequest(TASK),
+    MessageType.QUOTE_REQUEST: QuoteRequest(TASK, bytes(range(32))),
     MessageType.QUOTE: Quote(OFFER),
     MessageType.DECLINE: Decline(reason="full", text="no slot is free, or others wait for it", curves=(CURVE,)),
     MessageType.WAIT: Wait(TASK),

@@ -12,7 +12,6 @@ import threading
 import time
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 from msgspec import Struct
 
@@ -22,6 +21,7 @@ from rakefarm.engine.channel import LONGEST_PAUSE_S, Channel
 from rakefarm.engine.content import read_digest
 from rakefarm.engine.errors import EngineError, EngineRefuses, EngineUnbelievable
 from rakefarm.engine.methods import CREATE_BOT_SESSION, UPDATE_BOT_SESSION
+from rakefarm.engine.quiet_grpc import grpc
 from rakefarm.logs import logger
 from rakefarm.server.join.ending import invalid, unavailable
 from rakefarm.server.join.lease import Colleagues, Lease, Withdrawn
@@ -94,9 +94,9 @@ class Bot:
                 self._station.say(str(error))
                 if isinstance(error, EngineRefuses | EngineUnbelievable):
                     self._withdraw()  # the session is no more, and its lease is another's by now
-                refused = isinstance(error, EngineRefuses) and error.about in ("UNAUTHENTICATED", "PERMISSION_DENIED")
                 if self._draining:
                     return
+                refused = isinstance(error, EngineRefuses) and (error.is_about_access or error.about == "TLS")
                 self._wake.wait(REFUSED_PAUSE_S if refused else pause_s)
                 pause_s = min(2 * pause_s, 8 * LONGEST_PAUSE_S)
 
@@ -105,7 +105,7 @@ class Bot:
         self._withdraw()
         asked = bots_pb2.BotSession(bot_id=self._name, status=bots_pb2.UNHEALTHY, worker=self._station.machine)
         request = bots_pb2.CreateBotSessionRequest(parent=self._channel.address.instance, bot_session=asked)
-        self._session = self._channel.call(CREATE_BOT_SESSION, request, CALL_S, patience_s=0.0)
+        self._session = self._channel.call_first(CREATE_BOT_SESSION, request, CALL_S)
 
     def _go_on(self) -> None:
         """One exchange, and what it leads to."""

@@ -18,6 +18,8 @@ from rakefarm.server.workplace import Workplace
 
 MANY_PROPERTIES = 10
 """BuildGrid keeps every subset of a bot's properties: beyond some ten of them it takes long."""
+MANY_PROBLEMS = 20
+"""An engine that words its refusal anew each time is not told of for ever."""
 
 
 def make_bots(work: Workplace, desk: Desk) -> list[Bot]:
@@ -60,20 +62,25 @@ def _name(work: Workplace) -> str:
 
 
 class _News:
-    """What is new between us and the engine, once for all bots."""
+    """What is new between us and the engine, once for all bots, and once until we have joined again."""
 
     def __init__(self, joined: str) -> None:
         self._joined = joined
         self._lock = threading.Lock()
-        self._last: str | None = None
+        self._is_joined = False
+        self._said: set[str] = set()
 
     def say(self, problem: str) -> None:
-        """Log it, unless it is what was logged last; empty when all is well."""
+        """Log it, unless it has been; empty when a bot has joined."""
         with self._lock:
-            if problem == self._last:
-                return
-            self._last = problem
-        if problem:
+            if problem:
+                new = problem not in self._said and len(self._said) < MANY_PROBLEMS
+                self._said |= {problem} if new else set()
+            else:
+                new = not self._is_joined or bool(self._said)
+                self._said.clear()
+            self._is_joined = not problem
+        if new and problem:
             logger.warning("%s", problem)
-        else:
+        elif new:
             logger.info("%s", self._joined)

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Sequence
 
-import grpc
-
 from rakefarm.engine.api import remote_execution_pb2 as api
 from rakefarm.engine.api import status_pb2
 from rakefarm.engine.blobs import Missing
 from rakefarm.engine.content import content_of
+from rakefarm.engine.quiet_grpc import grpc
 from rakefarm.server.job import Ended
 from rakefarm.server.join.outputs import Collected
 

@@ -26,7 +26,7 @@ from rakefarm.server.audit import shown
 from rakefarm.server.delivery import keep_outputs
 from rakefarm.server.desk import Desk, job_of, licenses_of
 from rakefarm.server.executors import Executor, ExecutorLost
-from rakefarm.server.grants import Grant
+from rakefarm.server.holding import Holding
 from rakefarm.server.job import Ended, Job
 from rakefarm.server.join.ending import Unable, add_streams, invalid, judge, lacking, refused, unavailable
 from rakefarm.server.join.inputs import Placing, TooMany, read_tree
@@ -91,10 +91,7 @@ class Lease:
         self._bot = bot
         self._action = action
         self._watched = Watched()
-        self._grant: Grant | None = None
-        self._executor: Executor | None = None
-        self._at_work = False
-        """While the executor runs a command, or can't be trusted to run none."""
+        self._held = Holding(shared.work)
         self._label = ""
         self._metadata = api.ExecutedActionMetadata(worker=bot)
 
@@ -146,18 +143,13 @@ class Lease:
         refusal = shared.desk.refusal(job_of(task), shared.desk.look())
         if refusal is not None:
             raise Unable(refusal.text)
-        # Taken before the inputs are placed, since they go where its command will find them.
-        self._executor = work.executors.take()
+        directory = self._held.make_directory()
         try:
-            directory = ActionDirectory(self._executor.home, work.executors.confinement.uid)
-            try:
-                self._place(directory, order, tree)
-                return self._run_in(directory, order, task)
-            finally:
-                self._tidy(directory)
+            self._place(directory, order, tree)
+            return self._run_in(directory, order, task)
         finally:
-            self._release()
-            self._let_go()
+            self._held.tidy()
+            self._held.release()
 
     def _place(self, directory: ActionDirectory, order: Order, tree: Contents) -> None:
         """All that is there before the command: its inputs, its working directory, and those of its outputs."""
@@ -180,41 +172,18 @@ class Lease:
         work, shared = self._work, self._shared
         user = number_of(shared.engine)
         grant = wait_for_grant(work, self._watched, licenses_of(task), user, self._watched.check)
-        self._grant = grant
+        self._held.grant = grant
         run_s, _ = shared.desk.expect(job_of(task), shared.desk.look())
-        work.board.begin(grant.slot, run_s, leased=True)
+        self._held.occupy(run_s, leased=True)
         work.board.enter(grant.slot, short(shown(shared.engine)), short(shown(self._bot)), short(shown(self._label)))
-
-    def _release(self) -> None:
-        grant, self._grant = self._grant, None
-        if grant is not None:
-            self._work.board.end(grant.slot)
-            self._work.board.let_go(grant.slot)
-            self._work.grants.give_back(grant)
-
-    def _tidy(self, directory: ActionDirectory) -> None:
-        """Remove the directory; an executor that is left with something of it, or with a command, is ended."""
-        executor, self._executor = self._executor, None
-        assert executor is not None
-        if not self._at_work and directory.remove():
-            self._work.executors.give_back(executor)
-        else:
-            self._work.executors.drop(executor)
-
-    def _let_go(self) -> None:
-        """End an executor in which there could be no directory."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            self._work.executors.drop(executor)
 
     # --- the command ----------------------------------------------------------------------------------
 
     def _run_in(self, directory: ActionDirectory, order: Order, task: Task) -> Outcome:
         self._wait(task)
-        executor = self._executor
-        assert executor is not None
+        executor = self._held.executor
         directory.hand_over()
-        self._at_work = True
+        self._held.at_work = True
         self._metadata.execution_start_timestamp.GetCurrentTime()
         executor.start(self._make_job(executor, order))
         answer, exceeded = executor.finish_soon(), ""
@@ -222,10 +191,10 @@ class Lease:
             answer, exceeded = self._watch(executor, directory)
         ended, files = answer
         # Our word may have come when it had ended by itself, and then waits to be read: such an executor is not kept.
-        self._at_work = bool(exceeded) and ended.outcome != "stopped"
+        self._held.at_work = bool(exceeded) and ended.outcome != "stopped"
         self._metadata.execution_completed_timestamp.GetCurrentTime()
         directory.take_back()
-        self._release()
+        self._held.release()
         try:
             exceeded = exceeded or end_of(ended, self._work.limits, order.timeout_s)
             return self._conclude(directory, order, ended, files, exceeded)
@@ -282,7 +251,7 @@ class Lease:
         self._metadata.output_upload_start_timestamp.GetCurrentTime()
         add_streams(collected, ended, files, notes)
         self._watched.check()
-        self._shared.blobs.supply(collected.sources)
+        self._shared.blobs.store(collected.sources)
         self._metadata.output_upload_completed_timestamp.GetCurrentTime()
         keep_outputs(self._work.store, collected.made)
         return collected.result, status
