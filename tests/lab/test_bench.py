@@ -174,7 +174,9 @@ def test_a_policy_that_was_replaced_is_not_what_was_measured(project: Path, caps
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_told_to_end_it_leaves_no_build_behind(project: Path) -> None:
+def test_told_to_end_it_leaves_no_build_behind(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     (project / "Rakefile").write_text((project / "Rakefile").read_text().replace("work 0.05", "work 30"))
     words = [sys.executable, "-m", "rakefarm", "bench", "--policies", "plan,cpu"]
     bench = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -187,6 +189,7 @@ def test_told_to_end_it_leaves_no_build_behind(project: Path) -> None:
         bench.send_signal(signal.SIGTERM)
         assert bench.wait(30) == 143
         assert not Path(f"/proc/{found[0]}").exists()
+        assert not list((tmp_path / "scratch").iterdir())
     finally:
         bench.kill()
         bench.wait()

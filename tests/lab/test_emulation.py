@@ -43,7 +43,7 @@ def run_work(place: Path, count: int, seconds: float) -> list[float]:
 def shortest(measure: Callable[[], float], least: float, most: float) -> None:
     """It is never less than `least`, and not more than `most` once the machine has a moment for it."""
     took = []
-    for _ in range(12):
+    for _ in range(20):
         took.append(measure())
         assert took[-1] >= least
         if took[-1] <= most:
@@ -151,7 +151,7 @@ def test_a_relay_delays_each_way(
             assert here.recv(10) == b"!"
             return time.monotonic() - began
 
-        shortest(there_and_back, round_trip_s, round_trip_s + 0.003)
+        shortest(there_and_back, round_trip_s, round_trip_s + 0.008)
 
 
 def test_a_relay_carries_everything_and_the_end(

@@ -37,10 +37,11 @@ def values(rows: list[dict[str, str]], column: str, **where: str) -> list[float]
     return [float(row[column]) for row in rows if all(row[name] == value for name, value in where.items())]
 
 
+@pytest.mark.slow
 def test_stale_load_makes_a_herd_of_those_who_read_it(directory: Path) -> None:
     plan = directory / "herding.toml"
     plan.write_text(plan.read_text().replace("[0.001, 0.1, 10.0]", "[0.001, 10.0]"))
-    rows = run(directory, "herding", 2)
+    rows = run(directory, "herding", 4)
 
     def of(policy: str, column: str, age: str) -> list[float]:
         return values(rows, column, policy=policy, sample_s=age)
@@ -54,6 +55,7 @@ def test_stale_load_makes_a_herd_of_those_who_read_it(directory: Path) -> None:
     assert two[0] == two[1], "it reads no sample"
 
 
+@pytest.mark.slow
 def test_two_choices_are_shorter_than_one(directory: Path) -> None:
     rows = run(directory, "two-choices", 6)
     one, two = (values(rows, "makespan_s", policy=policy) for policy in ("random", "two-choices"))
