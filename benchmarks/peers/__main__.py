@@ -1,6 +1,6 @@
 """Compiles through `rakefarm cc`, held against distcc, pump, icecream, ccache and sccache, in one run on one machine.
 
-    python3 benchmarks/peers [--rounds N] [--install] [ROW …]
+    python3 benchmarks/peers [--rounds N] [--install] [--without PEER] [ROW …]
 
 Each row of the comparison is a row of docs/cc-checks.md. Those peers that are not installed are left out, and the
 output says so; --install has them installed first, as root, from Debian's packages, and sccache from the Python
@@ -16,7 +16,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from peers.rows import ROWS, Bench, run
+from peers.rows import LARGE, ROWS, Bench, run
 
 DEBIAN = ("distcc", "distcc-pump", "icecc", "ccache")
 
@@ -39,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare `rakefarm cc` with its peers.")
     parser.add_argument("--rounds", type=int, default=5, help="paired rounds of each row (default: 5)")
     parser.add_argument("--install", action="store_true", help="install the peers first")
+    parser.add_argument("--without", action="append", default=[], choices=LARGE, help="leave this peer out")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)} (default: all)")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.rows if name not in ROWS]
@@ -50,7 +51,7 @@ def main() -> int:
         if arguments.install:
             install(directory)
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", flush=True)
-        run(arguments.rows or list(ROWS), Bench(directory, arguments.rounds))
+        run(arguments.rows or list(ROWS), Bench(directory, arguments.rounds, frozenset(arguments.without)))
     return 0
 
 

@@ -16,6 +16,8 @@ from peers.measures import build, measure, show, verdict
 from peers.ways import PLAIN, Absent, Way
 from peers.works import NotFetched, Work, empty, leveldb, lua, many_headers
 
+LARGE = ("icecream", "pump")
+"""Peers that may take minutes for a build, and can be left out."""
 SHARE = 0.2
 RTT_S, RATE_BPS = 0.001, 1e9
 
@@ -26,6 +28,8 @@ class Bench:
 
     directory: str
     rounds: int
+    without: frozenset[str] = frozenset()
+    """Peers that are not measured beside us, of those in LARGE."""
 
     def place(self, name: str) -> str:
         """A fresh directory."""
@@ -57,15 +61,20 @@ def _with(stack: contextlib.ExitStack, *contexts: contextlib.AbstractContextMana
 def _loopback(bench: Bench, name: str, pumped: bool = False) -> Iterator[list[Way]]:
     """Here, rakefarm and distcc, each with one server of two slots on loopback."""
     place = bench.place(name)
+
+    def pumps(daemon: str) -> list[contextlib.AbstractContextManager[Way]]:
+        return [ways.pump(place, [daemon])] if pumped and "pump" not in bench.without else []
+
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(ways.rakeserver(place, 2))
         made = [PLAIN, stack.enter_context(ways.rakefarm(place, [server]))]
         try:
             daemon = stack.enter_context(ways.distccd(2))
-            made += _with(stack, ways.distcc(place, [daemon]), *([ways.pump(place, [daemon])] if pumped else []))
+            made += _with(stack, ways.distcc(place, [daemon]), *pumps(daemon))
         except Absent as reason:
             print(f"  left out: {reason}", flush=True)
-        made += _with(stack, icecream(2))
+        if "icecream" not in bench.without:
+            made += _with(stack, icecream(2))
         yield made
 
 
