@@ -40,6 +40,17 @@ def draw_tables(sheets: Sequence[Sheet], environ: Mapping[str, str], stdout: Tex
     draw(sheets, stdout)
 
 
+def write_prose(text: str, environ: Mapping[str, str], stdout: TextIO) -> None:
+    """Print it, ended; on a terminal it is broken between words."""
+    if not stdout.isatty() or is_dumb(environ):
+        stdout.write(text + "\n")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(file=stdout).print(Text(text))
+
+
 def _draw_columns(sheets: Sequence[Sheet], stdout: TextIO) -> None:
     for sheet in sheets:
         rows = [sheet.heading, *sheet.rows]

@@ -4,23 +4,26 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from rakefarm.client.board import brief_text, duration_text, safe_text
-from rakefarm.client.tables import Sheet, draw_tables
+from rakefarm.client.tables import Sheet, draw_tables, write_prose
 from rakefarm.lab.recorded_build import RecordedBuild
 from rakefarm.lab.replay import Errors, Replay, Replayed, differing
 
 MOST_ROWS = 20
 COMMAND = 60
 MODELLED = """\
-modelled: cores shared by their commands and foreign load, slots, queues, turns, the way to each host; foreign load
-as the hosts said it, from sample to sample; the work of each action from the seconds that it ran. Not modelled:
-needs, memory, disks, surcharges of prices, other builds' decisions, and whatever only another choice would have met.
+modelled: cores shared by their commands and foreign load, slots, queues,
+turns, the way to each host; foreign load as the hosts said it, from sample to
+sample; the work of each action from the seconds that it ran. Not modelled:
+needs, memory, disks, surcharges of prices, other builds' decisions, and
+whatever only another choice would have met.
 """
 
 
 def show(found: Replay, all_rows: bool, environ: Mapping[str, str], stdout: TextIO) -> None:
     """The build, how far the model is to be believed, what the policies would make of it, and what they choose."""
     build = found.build
-    stdout.write(f"build {build.run_id} of {build.at}, policy {safe_text(build.policy)}: {_size_text(build)}\n")
+    build_text = f"build {build.run_id} of {build.at}, policy {safe_text(build.policy)}: {_size_text(build)}"
+    write_prose(build_text, environ, stdout)
     for host, factor in found.model.honesty.items():
         if factor != 1.0:
             stdout.write(f"{safe_text(host)} did {factor:.2g} of what it said, and is modelled so\n")
@@ -35,11 +38,11 @@ def show(found: Replay, all_rows: bool, environ: Mapping[str, str], stdout: Text
         row = f"{safe_text(each.policy)}, modelled", _seconds(each.makespan_s), ratio
         makespans.rows.append((*row, f"{each.differing} of {actions}", _verdict(each)))
     draw_tables([makespans], environ, stdout)
-    stdout.write(f"error of the model, recorded choices: {_error_text(found.error)}\n")
-    if found.moved is None:
-        stdout.write("error on another host: unknown, no other build of this ledger ran these commands elsewhere\n\n")
-    else:
-        stdout.write(f"error on another host, by other builds: {_error_text(found.moved)}\n\n")
+    write_prose(f"error of the model, recorded choices: {_error_text(found.error)}", environ, stdout)
+    moved = "error on another host: unknown, no other build of this ledger ran these commands elsewhere"
+    if found.moved is not None:
+        moved = f"error on another host, by other builds: {_error_text(found.moved)}"
+    write_prose(f"{moved}\n", environ, stdout)
     _show_choices(found, all_rows, environ, stdout)
 
 
